@@ -1,0 +1,31 @@
+//! Rollcall's server: HTTP, tokens, sweeper, command line.
+//!
+//! *Absent here, on purpose:* rules (they are in `domain`) and SQL (it is in `projections`).
+//!
+//! In reading order:
+//! - [`config`]: the command line; [`cli`]: what its commands do
+//! - [`node`]: one node from start to a clean end; [`sweeper`]: what time does, recorded
+//! - [`routes`]: which path leads where; [`app`]: what handlers get; [`shapes`]: what they answer
+//! - [`presence`], [`ops`], [`import`]: the handlers
+//! - [`auth`], [`limits`], [`extract`], [`problem`]: who may, how much, and how it is refused
+//! - [`serve`], [`layers`], [`telemetry`]: the listener, what surrounds every route, logs, metrics
+//! - [`embedded`]: the private PostgreSQL
+
+pub mod app;
+pub mod auth;
+pub mod cli;
+pub mod config;
+pub mod embedded;
+pub mod extract;
+pub mod import;
+pub mod layers;
+pub mod limits;
+pub mod node;
+pub mod ops;
+pub mod presence;
+pub mod problem;
+pub mod routes;
+pub mod serve;
+pub mod shapes;
+pub mod sweeper;
+pub mod telemetry;

@@ -1,0 +1,151 @@
+//! Every limit of the HTTP edge: its name, its unit, its default; and the rate limit per subject.
+
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use governor::clock::{Clock, DefaultClock};
+use governor::middleware::NoOpMiddleware;
+use governor::state::keyed::DashMapStateStore;
+use governor::{Quota, RateLimiter};
+
+use crate::auth::{Caller, Role};
+use crate::problem::Problem;
+
+/// Longest request body where nothing else is said, in bytes.
+pub const BODY_BYTES_MAX: usize = 64 * 1024;
+/// Longest body of `POST /v1/status/query`, in bytes.
+pub const QUERY_BYTES_MAX: usize = 256 * 1024;
+/// Longest body of `POST /v1/heartbeats`, in bytes.
+pub const HEARTBEATS_BYTES_MAX: usize = 1024 * 1024;
+/// Longest line of `POST /v1/import`, in bytes; the body itself is streamed without a limit.
+pub const IMPORT_LINE_BYTES_MAX: usize = 64 * 1024;
+/// Most heartbeats in one `POST /v1/heartbeats`.
+pub const HEARTBEATS_MAX: usize = 10_000;
+/// Most users in one status query.
+pub const USERS_MAX: usize = 1_000;
+/// Items of a list where `limit` is not given.
+pub const LIST_LIMIT_DEFAULT: u32 = 100;
+/// Largest `limit` of a list; above it: 422.
+pub const LIST_LIMIT_MAX: u32 = 1_000;
+/// How long a read waits for its `min_position`.
+pub const MIN_POSITION_WAIT_MAX: Duration = Duration::from_secs(2);
+
+/// A request is answered within this, its body's reading included; else 503 `timeout`.
+pub const REQUEST_TIME_MAX: Duration = Duration::from_secs(10);
+/// From the first byte of a request's head to its last.
+pub const HEADER_READ_MAX: Duration = Duration::from_secs(10);
+/// Longest silence within a body that is read as a stream (`/v1/import`); each request that is
+/// read whole is under [`REQUEST_TIME_MAX`].
+pub const BODY_IDLE_MAX: Duration = Duration::from_secs(10);
+/// How long a connection may wait for its next request. Above twice the default heartbeat
+/// interval (30 s), so that polling clients keep their connections.
+pub const KEEP_ALIVE_MAX: Duration = Duration::from_secs(75);
+/// How long a peer may leave what we sent unacknowledged before its connection is dropped.
+pub const WRITE_STALL_MAX: Duration = Duration::from_secs(30);
+/// How long requests in flight may take to finish once the server stops.
+pub const DRAIN_MAX: Duration = Duration::from_secs(10);
+/// Open connections at one time, live feeds included.
+pub const CONNECTIONS_MAX: usize = 20_000;
+/// Longest request head (line and headers), in bytes.
+pub const HEAD_BYTES_MAX: usize = 128 * 1024;
+
+/// Requests per second and subject.
+pub const RATE_PER_SECOND: u32 = 200;
+/// Requests that a subject may send at once after a pause.
+pub const RATE_BURST: u32 = 1_000;
+
+/// Routes that outlast [`REQUEST_TIME_MAX`] by design: long polls bound themselves by `wait_ms`,
+/// streams by [`BODY_IDLE_MAX`]. Route templates as given to the router.
+pub const UNTIMED_ROUTES: &[&str] = &["/v1/changes", "/v1/log", "/v1/import"];
+
+type Limiter<C> =
+    RateLimiter<u64, DashMapStateStore<u64>, C, NoOpMiddleware<<C as Clock>::Instant>>;
+
+/// A token bucket for each subject. Callers with the role `service` have none: they are held by
+/// the write queue alone.
+///
+/// Keyed by the subject's hash, which [`Caller`] carries, so that a check neither hashes a name
+/// nor allocates. Two subjects with one 64-bit hash would share a bucket; the hash is keyed by a
+/// random secret, so that nobody can aim at that.
+pub struct RateLimits<C: Clock = DefaultClock> {
+    limiter: Limiter<C>,
+    clock: C,
+}
+
+impl RateLimits {
+    /// `per_second` requests per second and subject, up to `burst` at once. Zeros count as one.
+    pub fn new(per_second: u32, burst: u32) -> Self {
+        Self::with_clock(per_second, burst, DefaultClock::default())
+    }
+}
+
+impl<C: Clock + Clone> RateLimits<C> {
+    fn with_clock(per_second: u32, burst: u32, clock: C) -> Self {
+        let at_least_one = |n| NonZeroU32::new(n).unwrap_or(NonZeroU32::MIN);
+        let quota = Quota::per_second(at_least_one(per_second)).allow_burst(at_least_one(burst));
+        Self { limiter: Limiter::dashmap_with_clock(quota, clock.clone()), clock }
+    }
+
+    /// Takes one request out of the caller's bucket, or says 429 `rate_limited` and when to retry.
+    pub fn check(&self, caller: &Caller) -> Result<(), Problem> {
+        if caller.has(Role::Service) { Ok(()) } else { self.take(caller.subject_hash) }
+    }
+
+    fn take(&self, subject_hash: u64) -> Result<(), Problem> {
+        self.limiter
+            .check_key(&subject_hash)
+            .map_err(|refused| Problem::rate_limited(refused.wait_time_from(self.clock.now())))
+    }
+
+    /// Forgets the subjects whose buckets are full again. To be called every few seconds.
+    pub fn tidy(&self) {
+        self.limiter.retain_recent();
+        self.limiter.shrink_to_fit();
+    }
+
+    /// How many subjects have a bucket that is not known to be full.
+    pub fn subjects(&self) -> usize {
+        self.limiter.len()
+    }
+}
+
+impl<C: Clock + Clone> std::fmt::Debug for RateLimits<C> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RateLimits").field("subjects", &self.subjects()).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+mod tests {
+    use governor::clock::FakeRelativeClock;
+
+    use super::*;
+
+    #[test]
+    fn a_burst_passes_and_the_next_request_is_told_when_to_come_back() {
+        let clock = FakeRelativeClock::default();
+        let limits = RateLimits::with_clock(10, 3, clock.clone());
+        for _ in 0..3 {
+            assert!(limits.take(1).is_ok());
+        }
+        let refused = limits.take(1).unwrap_err();
+        assert_eq!((refused.status().as_u16(), refused.code()), (429, "rate_limited"));
+        assert!(limits.take(2).is_ok(), "another subject has its own bucket");
+        clock.advance(Duration::from_millis(100));
+        assert!(limits.take(1).is_ok());
+        assert!(limits.take(1).is_err());
+    }
+
+    #[test]
+    fn idle_subjects_are_forgotten() {
+        let clock = FakeRelativeClock::default();
+        let limits = RateLimits::with_clock(10, 3, clock.clone());
+        assert!(limits.take(1).is_ok());
+        limits.tidy();
+        assert_eq!(limits.subjects(), 1);
+        clock.advance(Duration::from_secs(5));
+        limits.tidy();
+        assert_eq!(limits.subjects(), 0);
+    }
+}

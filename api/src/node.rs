@@ -1,0 +1,155 @@
+//! One node: a realm, its sweeper and its HTTP, from start to a clean end. Tests host it in-process.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use domain::Policy;
+use projections::realm::RealmOptions;
+use projections::{Realm, leaves};
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::app::App;
+use crate::auth::{self, Auth, AuthSettings};
+use crate::layers::EdgeSettings;
+use crate::limits::RateLimits;
+use crate::serve::{ServerLimits, serve};
+use crate::sweeper::Sweeper;
+use crate::{routes, telemetry};
+
+/// Between two looks at what is kept only for a while, and at the log's leaves.
+const UPKEEP_EVERY: Duration = Duration::from_secs(60);
+
+/// How a node is to be.
+#[derive(Debug)]
+pub struct NodeSettings {
+    /// Where the database is.
+    pub database_url: String,
+    /// What tokens must be like.
+    pub auth: AuthSettings,
+    /// The rate limit per subject.
+    pub rate: RateLimits,
+    /// The policy of a new database.
+    pub seed: Policy,
+    /// Jobs that may wait before the log.
+    pub queue_max: usize,
+    /// What the edge is like.
+    pub edge: EdgeSettings,
+    /// What the listener lets in.
+    pub server: ServerLimits,
+}
+
+/// A running node.
+#[derive(Debug)]
+pub struct Node {
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// Its part of the realm.
+    pub realm: Arc<Realm>,
+    stop: CancellationToken,
+    serving: JoinHandle<()>,
+    background: Vec<JoinHandle<()>>,
+}
+
+/// Why a node did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum NodeError {
+    /// The database.
+    #[error(transparent)]
+    Realm(#[from] projections::Error),
+    /// The keys of tokens.
+    #[error(transparent)]
+    Keys(#[from] auth::KeyError),
+    /// The listener.
+    #[error("the address cannot be listened on: {0}")]
+    Listen(#[from] std::io::Error),
+}
+
+impl Node {
+    /// Joins the realm and serves on `listener`.
+    pub async fn start(listener: TcpListener, settings: NodeSettings) -> Result<Self, NodeError> {
+        let address = listener.local_addr()?;
+        let auth = Arc::new(Auth::new(settings.auth, settings.rate).await?);
+        let revoked = Arc::clone(&auth);
+        let seed = settings.seed.clone();
+        let realm = Realm::join(RealmOptions {
+            url: settings.database_url,
+            queue_max: settings.queue_max,
+            seed: settings.seed,
+            on_revoked: Box::new(move |revocations| {
+                for revocation in revocations {
+                    revoked.revocations().revoke(&revocation.key, revocation.expires_at);
+                }
+            }),
+        })
+        .await?;
+        warn_of_differences(&seed, &realm.policy());
+        let realm = Arc::new(realm);
+        let metrics = telemetry::install_metrics();
+        let app = App { realm: Arc::clone(&realm), auth: Arc::clone(&auth), metrics };
+        let stop = CancellationToken::new();
+        let sweeper = Sweeper::new(Arc::clone(&realm));
+        let background = vec![
+            tokio::spawn(sweeper.run(stop.clone())),
+            tokio::spawn(upkeep(Arc::clone(&realm), stop.clone())),
+            tokio::spawn(tidy(app.clone(), stop.clone())),
+        ];
+        let router = routes::router(app, &settings.edge);
+        let (limits, stopping) = (settings.server, stop.clone());
+        let serving = tokio::spawn(async move { serve(listener, router, &limits, stopping).await });
+        Ok(Self { address, realm, stop, serving, background })
+    }
+
+    /// Answers what was accepted, then leaves the realm.
+    pub async fn stop(self) {
+        self.stop.cancel();
+        let tasks = std::iter::once(self.serving).chain(self.background);
+        for task in tasks {
+            if let Err(error) = task.await {
+                tracing::error!(%error, "a task of the node");
+            }
+        }
+        // Requests that outlived their bound may still hold the realm; the log does not wait for
+        // those who no longer listen.
+        self.realm.leave().await;
+    }
+}
+
+/// The stored policy wins over flags; whoever gave the flags should know.
+fn warn_of_differences(seed: &Policy, stored: &Policy) {
+    if seed != stored {
+        tracing::warn!(
+            flags = ?seed,
+            ?stored,
+            "the stored policy differs from the flags and wins; change it with PUT /v1/policy"
+        );
+    }
+}
+
+async fn upkeep(realm: Arc<Realm>, stop: CancellationToken) {
+    loop {
+        if let Err(error) = leaves::make_ahead(realm.database()).await {
+            tracing::error!(%error, "making leaves ahead");
+        }
+        if let Err(error) = realm.forget_old().await {
+            tracing::warn!(%error, "forgetting what is kept only for a while");
+        }
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(UPKEEP_EVERY) => {}
+        }
+    }
+}
+
+async fn tidy(app: App, stop: CancellationToken) {
+    loop {
+        app.auth.tidy(chrono::Utc::now()).await;
+        app.metrics.tidy();
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(auth::TIDY_EVERY) => {}
+        }
+    }
+}

@@ -1,0 +1,113 @@
+//! Health, metrics, and the call that does nothing.
+
+use std::net::SocketAddr;
+
+use axum::extract::{ConnectInfo, State};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use domain::Position;
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use crate::app::App;
+use crate::auth::{Caller, Role};
+use crate::extract::{Json, OptionalJson};
+use crate::presence::heartbeat::BeatBody;
+use crate::problem::{Problem, ProblemDocument};
+use crate::shapes::Instant;
+
+/// One word.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct OkBody {
+    status: &'static str,
+}
+
+/// The process is alive.
+#[utoipa::path(get, path = "/healthz", tag = "Operations", security(()),
+    responses((status = 200, body = OkBody)))]
+pub async fn healthz() -> Json<OkBody> {
+    Json(OkBody { status: "ok" })
+}
+
+/// The node may serve: it follows the log. 503 otherwise.
+#[utoipa::path(get, path = "/readyz", tag = "Operations", security(()),
+    responses((status = 200, body = OkBody),
+        (status = 503, body = ProblemDocument<'static>, content_type = "application/problem+json")))]
+pub async fn readyz(State(app): State<App>) -> Result<Json<OkBody>, Problem> {
+    if app.realm.roster().is_fresh() {
+        Ok(Json(OkBody { status: "ok" }))
+    } else {
+        Err(Problem::unavailable("not_ready", "this node has not heard of the log for over 1 s"))
+    }
+}
+
+/// How the node is.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct HealthBody {
+    /// `ok` or `degraded`.
+    status: &'static str,
+    version: &'static str,
+    /// Everything at or below it is in this node's memory.
+    position: Position,
+    /// How long ago this node last heard of the log.
+    log_heard_ms_ago: Option<u64>,
+    /// Jobs waiting before the log.
+    queue_depth: usize,
+    users: usize,
+    live_sessions: usize,
+    /// The database's clock less this node's, in milliseconds.
+    clock_offset_ms: i64,
+    server_time: Instant,
+}
+
+/// How the node is.
+#[utoipa::path(get, path = "/v1/health", tag = "Operations",
+    responses((status = 200, body = HealthBody)))]
+pub async fn health(State(app): State<App>, _caller: Caller) -> Json<HealthBody> {
+    let realm = &app.realm;
+    let heard = realm.roster().heard_ago();
+    let now = realm.now();
+    Json(HealthBody {
+        status: if realm.roster().is_fresh() { "ok" } else { "degraded" },
+        version: env!("CARGO_PKG_VERSION"),
+        position: realm.position(),
+        log_heard_ms_ago: heard.map(|ago| ago.as_millis() as u64),
+        queue_depth: realm.queue_depth(),
+        users: realm.roster().users_count(),
+        live_sessions: realm.roster().sessions_count(),
+        clock_offset_ms: (now - chrono::Utc::now()).num_milliseconds(),
+        server_time: Instant(now),
+    })
+}
+
+/// Prometheus metrics: from this machine, or for an admin.
+#[utoipa::path(get, path = "/metrics", tag = "Operations",
+    responses((status = 200, body = String, content_type = "text/plain"),
+        (status = 403, body = ProblemDocument<'static>, content_type = "application/problem+json")))]
+pub async fn metrics(
+    State(app): State<App>,
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    caller: Option<Caller>,
+) -> Result<Response, Problem> {
+    if !peer.ip().to_canonical().is_loopback() {
+        caller.ok_or_else(Problem::unauthenticated)?.require(&[Role::Admin])?;
+    }
+    metrics::gauge!("rollcall_queue_depth").set(app.realm.queue_depth() as f64);
+    metrics::gauge!("rollcall_log_position").set(app.realm.position() as f64);
+    metrics::gauge!("rollcall_live_sessions").set(app.realm.roster().sessions_count() as f64);
+    metrics::gauge!("rollcall_users").set(app.realm.roster().users_count() as f64);
+    if let Some(ago) = app.realm.roster().heard_ago() {
+        metrics::gauge!("rollcall_log_heard_seconds_ago").set(ago.as_secs_f64());
+    }
+    let text = app.metrics.render();
+    let kind = [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")];
+    Ok((StatusCode::OK, kind, text).into_response())
+}
+
+/// Does nothing, through everything a heartbeat goes through but the log: what the machine and the
+/// edge can do at most.
+#[utoipa::path(post, path = "/noop", tag = "Operations", request_body = BeatBody,
+    responses((status = 200, body = OkBody)))]
+pub async fn noop(_caller: Caller, _body: OptionalJson<BeatBody>) -> Json<OkBody> {
+    Json(OkBody { status: "ok" })
+}

@@ -1,0 +1,309 @@
+//! Guards: "is the status one of these? then record that the action was allowed", atomically.
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use domain::command::{Expect, Guard, GuardClaim};
+use domain::event::GuardRefusal;
+use domain::status::is_plain_name;
+use domain::{Command, Outcome, Position, Source, UserId};
+use futures::stream::{self, StreamExt};
+use projections::history;
+use projections::realm::Consistency;
+use projections::{Asked, Executed};
+use serde::{Deserialize, Deserializer, Serialize};
+use utoipa::ToSchema;
+
+use super::claims::parse_source;
+use super::done;
+use crate::app::App;
+use crate::auth::{Caller, Role};
+use crate::extract::{Json, Path};
+use crate::problem::{Problem, ProblemDocument};
+use crate::shapes::StatusName;
+
+/// Longest key of a guard, in characters.
+pub const KEY_LENGTH_MAX: usize = 200;
+/// Most guards in one request.
+pub const GUARDS_MAX: usize = 500;
+/// Guards of one request decided at one time.
+const AT_ONCE: usize = 64;
+
+/// What must be so, and what is to be recorded.
+#[derive(Debug, Clone, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct GuardRequest {
+    /// The action's name.
+    action: String,
+    /// The statuses that allow it.
+    require: Vec<StatusName>,
+    /// Makes the call repeatable for 24 h: the same key hears the same answer.
+    key: Option<String>,
+    /// A claim that is set or cleared with it.
+    claim: Option<GuardClaimRequest>,
+    /// Refused unless this is the user's sequence.
+    if_sequence: Option<i64>,
+}
+
+/// The claim of a guard.
+#[derive(Debug, Clone, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct GuardClaimRequest {
+    /// `system:<name>`.
+    source: String,
+    /// Set to this; null: cleared.
+    #[serde(deserialize_with = "present")]
+    status: Option<StatusName>,
+    /// What must be there before.
+    expect: Option<ExpectName>,
+}
+
+/// A member that must be there, though it may be null.
+fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<StatusName>, D::Error> {
+    Option::deserialize(deserializer)
+}
+
+/// What a guard expects of its claim.
+#[derive(Debug, Clone, Copy, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ExpectName {
+    /// The source claims nothing.
+    Absent,
+    /// The source claims something.
+    Present,
+}
+
+/// A guard let the action through.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct AllowedBody {
+    allowed: bool,
+    /// The status that it saw.
+    status: StatusName,
+    /// The user's sequence after it.
+    sequence: i64,
+    position: Position,
+}
+
+/// Asks a guard. 409 `status_refused`, `claim_conflict` or `sequence_changed` where it refuses.
+#[utoipa::path(post, path = "/v1/users/{id}/guard", tag = "Presence",
+    params(("id" = String, Path)), request_body = GuardRequest,
+    responses((status = 200, body = AllowedBody),
+        (status = 404, body = ProblemDocument<'static>, content_type = "application/problem+json"),
+        (status = 409, body = ProblemDocument<'static>, content_type = "application/problem+json"),
+        (status = 422, body = ProblemDocument<'static>, content_type = "application/problem+json")))]
+pub async fn guard(
+    State(app): State<App>,
+    caller: Caller,
+    Path(user_id): Path<UserId>,
+    Json(request): Json<GuardRequest>,
+) -> Result<Json<AllowedBody>, Problem> {
+    caller.require(&[Role::Service])?;
+    let answer = ask(&app, &caller, &user_id, request, Asked::by(None)).await?;
+    answer.refused().map_or_else(|| Ok(Json(answer.body())), Err)
+}
+
+/// Many guards.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct GuardsRequest {
+    /// At most 500, each decided on its own.
+    guards: Vec<NamedGuard>,
+}
+
+/// A guard and whom it is about.
+#[derive(Debug, Clone, Deserialize, ToSchema)]
+pub struct NamedGuard {
+    user_id: String,
+    #[serde(flatten)]
+    guard: GuardRequest,
+}
+
+/// What came of many guards, in their order.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct GuardsBody {
+    items: Vec<GuardAnswer>,
+}
+
+/// What came of one of many.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct GuardAnswer {
+    user_id: String,
+    allowed: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    code: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    status: Option<StatusName>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sequence: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    position: Option<Position>,
+}
+
+/// Asks many guards, for a planner's board.
+#[utoipa::path(post, path = "/v1/guards", tag = "Presence", request_body = GuardsRequest,
+    responses((status = 200, body = GuardsBody),
+        (status = 422, body = ProblemDocument<'static>, content_type = "application/problem+json")))]
+pub async fn guards(
+    State(app): State<App>,
+    caller: Caller,
+    Json(request): Json<GuardsRequest>,
+) -> Result<Json<GuardsBody>, Problem> {
+    caller.require(&[Role::Service])?;
+    if request.guards.len() > GUARDS_MAX {
+        let detail = format!("at most {GUARDS_MAX} guards at once");
+        return Err(Problem::rule("too_many_guards", detail));
+    }
+    let asked = Asked::by(None);
+    let answers = stream::iter(request.guards).map(|named| {
+        let (app, caller, asked) = (&app, &caller, asked.clone());
+        async move {
+            let user_id = named.user_id.parse().map_err(|_| Problem::invalid_user_id());
+            let answer = match user_id {
+                Ok(user_id) => ask(app, caller, &user_id, named.guard, asked).await,
+                Err(problem) => Err(problem),
+            };
+            one_of_many(named.user_id, answer)
+        }
+    });
+    let items: Vec<Result<GuardAnswer, Problem>> = answers.buffered(AT_ONCE).collect().await;
+    Ok(Json(GuardsBody { items: items.into_iter().collect::<Result<_, _>>()? }))
+}
+
+fn one_of_many(user_id: String, answer: Result<Answer, Problem>) -> Result<GuardAnswer, Problem> {
+    match answer {
+        // Nobody knows what became of it: the whole call is to be repeated, with its keys.
+        Err(problem) if problem.status().is_server_error() => Err(problem),
+        Err(problem) => Ok(GuardAnswer {
+            user_id,
+            allowed: false,
+            code: Some(problem.code().to_owned()),
+            status: None,
+            sequence: None,
+            position: None,
+        }),
+        Ok(answer) => Ok(GuardAnswer {
+            user_id,
+            allowed: answer.verdict.is_ok(),
+            code: answer.verdict.err().map(|refusal| code(refusal).to_owned()),
+            status: Some(answer.status),
+            sequence: Some(answer.sequence),
+            position: Some(answer.position),
+        }),
+    }
+}
+
+/// What a guard decided.
+struct Answer {
+    verdict: Result<(), GuardRefusal>,
+    status: StatusName,
+    sequence: i64,
+    position: Position,
+}
+
+impl Answer {
+    fn body(&self) -> AllowedBody {
+        let Self { status, sequence, position, .. } = *self;
+        AllowedBody { allowed: true, status, sequence, position }
+    }
+
+    fn refused(&self) -> Option<Problem> {
+        let refusal = self.verdict.err()?;
+        let detail = match refusal {
+            GuardRefusal::StatusRefused => "the status is none of those required",
+            GuardRefusal::ClaimConflict => "the claim is not as expected",
+            GuardRefusal::SequenceChanged => "something happened to the user meanwhile",
+        };
+        let problem = Problem::new(StatusCode::CONFLICT, code(refusal), detail)
+            .with("allowed", false)
+            .with("current", self.status)
+            .with("sequence", self.sequence)
+            .with("position", self.position);
+        Some(problem)
+    }
+}
+
+fn code(refusal: GuardRefusal) -> &'static str {
+    match refusal {
+        GuardRefusal::StatusRefused => "status_refused",
+        GuardRefusal::ClaimConflict => "claim_conflict",
+        GuardRefusal::SequenceChanged => "sequence_changed",
+    }
+}
+
+async fn ask(
+    app: &App,
+    caller: &Caller,
+    user_id: &UserId,
+    request: GuardRequest,
+    asked: Asked,
+) -> Result<Answer, Problem> {
+    let key = request.key.clone();
+    let action = request.action.clone();
+    let guard = parse(request)?;
+    let user = app.known_user(user_id).await?;
+    app.status(caller, user, Consistency::Usual).await?; // 404 for a user never seen
+    let actor = Some(app.actor(caller).await?);
+    let asked = Asked { actor, key: key.clone(), ..asked };
+    let receipt = match app.realm.execute(user, &Command::Guard(guard), asked).await? {
+        Executed::KeyKnown => {
+            let key = key.unwrap_or_default();
+            let found = history::guard_answer(app.realm.pool(), user, &key).await?;
+            let (event, followers) =
+                found.ok_or_else(|| Problem::internal("a key without answer"))?;
+            return replayed(&event, followers, &action);
+        }
+        executed => done(executed)?,
+    };
+    let Outcome::Guarded { verdict, status } = receipt.outcome else {
+        return Err(Problem::internal("a guard without a verdict"));
+    };
+    let (sequence, position) = (receipt.sequence, receipt.position);
+    Ok(Answer { verdict, status: status.into(), sequence, position })
+}
+
+/// The answer that the key heard before.
+fn replayed(event: &history::LoggedEvent, followers: i64, action: &str) -> Result<Answer, Problem> {
+    if event.data.get("action").and_then(|value| value.as_str()) != Some(action) {
+        return Err(Problem::rule("key_reused", "the key belongs to another action"));
+    }
+    let verdict = match event.data.get("code") {
+        None => Ok(()),
+        Some(code) => Err(serde_json::from_value(code.clone()).map_err(Problem::internal)?),
+    };
+    Ok(Answer {
+        verdict,
+        status: event.from_status.unwrap_or_default().into(),
+        sequence: event.sequence.unwrap_or_default() + followers,
+        position: event.position + followers,
+    })
+}
+
+fn parse(request: GuardRequest) -> Result<Guard, Problem> {
+    if !is_plain_name(&request.action) {
+        let detail = "action: 1 to 128 of A-Z a-z 0-9 . _ @ : + | - /";
+        return Err(Problem::rule("invalid_action", detail));
+    }
+    if request.require.is_empty() || request.require.len() > domain::Status::ALL.len() {
+        return Err(Problem::rule("invalid_require", "require: 1 to 5 statuses"));
+    }
+    let wrong_key =
+        |key: &String| key.is_empty() || key.contains('\0') || key.chars().count() > KEY_LENGTH_MAX;
+    if request.key.as_ref().is_some_and(wrong_key) {
+        let detail = format!("key: 1 to {KEY_LENGTH_MAX} characters, no NUL");
+        return Err(Problem::rule("invalid_key", detail));
+    }
+    let claim = request.claim.map(parse_claim).transpose()?;
+    let require = request.require.into_iter().map(domain::Status::from).collect();
+    Ok(Guard { action: request.action, require, claim, if_sequence: request.if_sequence })
+}
+
+fn parse_claim(request: GuardClaimRequest) -> Result<GuardClaim, Problem> {
+    let source = parse_source(&request.source)?;
+    if !matches!(source, Source::System(_)) {
+        return Err(Problem::forbidden("a guard claims as system:<name>"));
+    }
+    let expect = request.expect.map(|expect| match expect {
+        ExpectName::Absent => Expect::Absent,
+        ExpectName::Present => Expect::Present,
+    });
+    Ok(GuardClaim { source, status: request.status.map(domain::Status::from), expect })
+}

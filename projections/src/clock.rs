@@ -1,0 +1,110 @@
+//! The database's clock, as well as a node can know it.
+//!
+//! There is one clock: `append`'s `now`. Each answer of `append` tells it; between answers the
+//! node's monotonic clock carries it on. The estimate never runs backwards, never runs ahead of the
+//! database, and never more than [`SILENCE`] past the newest batch known: whatever happened after
+//! that may have been a silence, in which no lease runs.
+
+use std::sync::Mutex;
+use std::time::Instant;
+
+use chrono::TimeDelta;
+use domain::Timestamp;
+
+/// From here on, time without a batch is an outage. The same in `append`.
+pub const SILENCE: TimeDelta = TimeDelta::seconds(5);
+
+/// The estimate.
+#[derive(Debug, Default)]
+pub struct LogClock {
+    known: Mutex<Option<Known>>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Known {
+    /// `recorded_at` of the newest batch.
+    newest: Timestamp,
+    /// The database's time at `heard`, as the fastest recent answer told it.
+    told: Timestamp,
+    heard: Instant,
+    /// What was last answered: time does not run backwards.
+    latest: Timestamp,
+}
+
+impl LogClock {
+    /// The newest batch known has `recorded_at`; its answer arrived just now.
+    pub fn hear(&self, recorded_at: Timestamp) {
+        let heard = Instant::now();
+        let mut known = self.lock();
+        let fresh = Known { newest: recorded_at, told: recorded_at, heard, latest: recorded_at };
+        *known = Some(match *known {
+            None => fresh,
+            Some(old) if recorded_at < old.newest => old,
+            Some(old) => {
+                // The answer that took the shortest way is the best estimate; clocks drift, so an
+                // old one is believed a little less with time.
+                let expected = carried(old, heard) - drift(old, heard);
+                if recorded_at >= expected {
+                    Known { latest: old.latest.max(recorded_at), ..fresh }
+                } else {
+                    let latest = old.latest.max(recorded_at);
+                    Known { newest: recorded_at, told: expected, heard, latest }
+                }
+            }
+        });
+    }
+
+    /// The database's now. Before the first answer: the beginning of time.
+    pub fn now(&self) -> Timestamp {
+        let mut known = self.lock();
+        let Some(known) = known.as_mut() else { return Timestamp::UNIX_EPOCH };
+        let estimate = carried(*known, Instant::now()).min(known.newest + SILENCE);
+        known.latest = known.latest.max(estimate);
+        known.latest
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Option<Known>> {
+        self.known.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+fn carried(known: Known, at: Instant) -> Timestamp {
+    known.told + TimeDelta::from_std(at - known.heard).unwrap_or(SILENCE)
+}
+
+/// A tenth of a per cent of the time since: more than any clock drifts.
+fn drift(known: Known, at: Instant) -> TimeDelta {
+    TimeDelta::from_std((at - known.heard) / 1000).unwrap_or(SILENCE)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_does_not_run_backwards_when_an_older_batch_is_heard_of() {
+        let clock = LogClock::default();
+        let base = Timestamp::UNIX_EPOCH + TimeDelta::days(20_000);
+        clock.hear(base);
+        let first = clock.now();
+        clock.hear(base - TimeDelta::seconds(3));
+        assert!(clock.now() >= first);
+    }
+
+    #[test]
+    fn it_follows_a_database_that_runs_ahead() {
+        let clock = LogClock::default();
+        let base = Timestamp::UNIX_EPOCH + TimeDelta::days(20_000);
+        clock.hear(base);
+        clock.hear(base + TimeDelta::hours(1));
+        assert!(clock.now() >= base + TimeDelta::hours(1));
+    }
+
+    #[test]
+    fn it_never_runs_far_past_the_newest_batch() {
+        let clock = LogClock::default();
+        let base = Timestamp::UNIX_EPOCH + TimeDelta::days(20_000);
+        clock.hear(base);
+        assert!(clock.now() <= base + SILENCE);
+    }
+}

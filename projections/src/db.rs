@@ -1,0 +1,97 @@
+//! Connections, roles and migrations.
+
+use std::str::FromStr;
+use std::time::Duration;
+
+use sqlx::migrate::Migrator;
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sqlx::{ConnectOptions, Connection, Executor, PgConnection, PgPool, Row};
+
+use crate::Error;
+
+/// The schema that holds one realm.
+pub const SCHEMA: &str = "rollcall";
+/// Oldest PostgreSQL that has what the migrations use.
+pub const SERVER_VERSION_MIN: i32 = 150_000;
+/// Connections for reads of requests.
+pub const READ_CONNECTIONS_MAX: u32 = 16;
+/// How long a read waits for a connection.
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
+
+static MIGRATIONS: Migrator = sqlx::migrate!("../migrations");
+
+/// How to reach one realm's database.
+#[derive(Debug, Clone)]
+pub struct Database {
+    options: PgConnectOptions,
+}
+
+impl Database {
+    /// From a `postgres://` URL.
+    pub fn new(url: &str) -> Result<Self, Error> {
+        let options = PgConnectOptions::from_str(url)?
+            .application_name("rollcall")
+            .options([("search_path", SCHEMA), ("timezone", "UTC")])
+            // A statement that sqlx logs as slow is logged by us, with its meaning.
+            .disable_statement_logging();
+        Ok(Self { options })
+    }
+
+    /// One connection as the owner: for migrations, leaves and waiting on the log.
+    pub async fn owner(&self) -> Result<PgConnection, Error> {
+        Ok(PgConnection::connect_with(&self.options).await?)
+    }
+
+    /// One connection as the server: it can append, and cannot change what was appended.
+    pub async fn server(&self) -> Result<PgConnection, Error> {
+        let mut connection = self.owner().await?;
+        connection.execute("set role rollcall_api").await?;
+        Ok(connection)
+    }
+
+    /// Connections for the reads of requests, as the server.
+    pub fn pool(&self) -> PgPool {
+        PgPoolOptions::new()
+            .max_connections(READ_CONNECTIONS_MAX)
+            .acquire_timeout(ACQUIRE_TIMEOUT)
+            .after_connect(|connection, _| {
+                Box::pin(async move {
+                    connection.execute("set role rollcall_api").await?;
+                    Ok(())
+                })
+            })
+            .connect_lazy_with(self.options.clone())
+    }
+
+    /// Brings the schema up to date. Safe to run by several nodes at once.
+    pub async fn migrate(&self) -> Result<(), Error> {
+        let mut connection = self.owner().await?;
+        check_server(&mut connection).await?;
+        let schema = format!("create schema if not exists {SCHEMA}");
+        // Two nodes at a time may both find it missing; then one of them is told that it is there.
+        if let Err(error) = connection.execute(schema.as_str()).await {
+            let code = error.as_database_error().and_then(|e| e.code().map(String::from));
+            if !matches!(code.as_deref(), Some("42P06" | "23505")) {
+                return Err(error.into());
+            }
+        }
+        MIGRATIONS.run(&mut connection).await?;
+        connection.close().await?;
+        Ok(())
+    }
+}
+
+/// Refuses servers whose advisory locks or partitions are not what the log stands on.
+async fn check_server(connection: &mut PgConnection) -> Result<(), Error> {
+    let row = sqlx::query("select current_setting('server_version_num')::int, version()")
+        .fetch_one(connection)
+        .await?;
+    let (number, name): (i32, String) = (row.try_get(0)?, row.try_get(1)?);
+    if !name.starts_with("PostgreSQL ") {
+        return Err(Error::Unsupported(format!("not a PostgreSQL server: {name}")));
+    }
+    if number < SERVER_VERSION_MIN {
+        return Err(Error::Unsupported(format!("PostgreSQL 15 or newer is needed, not {name}")));
+    }
+    Ok(())
+}

@@ -1,0 +1,33 @@
+//! Why the database could not be asked, or did not take what it was given.
+
+/// What can go wrong between a command and the log. Nothing of it was acknowledged.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The queue before the log is full.
+    #[error("the queue before the log is full")]
+    Overloaded,
+    /// Others kept changing the same user; nothing was written.
+    #[error("decided {0} times and was overtaken each time")]
+    Overtaken(usize),
+    /// PostgreSQL refused this command's data, and nothing else with it.
+    #[error("PostgreSQL refused the command's data")]
+    Refused,
+    /// The server is going down.
+    #[error("the server is shutting down")]
+    ShuttingDown,
+    /// A stored event or state cannot be read.
+    #[error("stored data cannot be read: {0}")]
+    Undecodable(String),
+    /// PostgreSQL cannot be reached or answered with an error.
+    #[error("PostgreSQL: {0}")]
+    Database(#[from] sqlx::Error),
+    /// A migration failed.
+    #[error("migration: {0}")]
+    Migration(#[from] sqlx::migrate::MigrateError),
+    /// The server is too old or not PostgreSQL.
+    #[error("{0}")]
+    Unsupported(String),
+    /// The policy is refused by the rules.
+    #[error("{0}")]
+    Policy(#[from] domain::policy::PolicyRefusal),
+}

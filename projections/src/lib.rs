@@ -1,0 +1,40 @@
+//! Everything PostgreSQL: the log and the one way into it, and what follows it.
+//!
+//! *Absent here, on purpose:* rules (they are in `domain`), HTTP and the node's wall clock. Nothing
+//! outside this crate and the tests knows SQL.
+//!
+//! In reading order:
+//! - [`realm`]: one database = one log; what the server calls
+//! - [`db`]: connections, roles and migrations
+//! - [`clock`]: the database's clock, as well as a node can know it
+//! - [`store`]: cqrs-es' `EventStore` over our log, and the ten-line `execute`
+//! - [`queue`]: what waits before the log; [`batch`]: what one call of `append` carries;
+//!   [`appender`]: the one writer of a node
+//! - [`roster`]: everybody's present in memory; [`tail`]: keeps it up with other nodes
+//! - [`load`]: users read from the database; [`names`]: outside names and their numbers
+//! - [`policy`]: the event-sourced policy and its relay into the log
+//! - [`history`]: what was, read from the log
+//! - [`due`]: what the sweeper looks for; [`leaves`]: partitions of the log
+//! - [`revocation`]: tokens no longer believed
+
+pub mod appender;
+pub mod batch;
+pub mod clock;
+pub mod db;
+pub mod due;
+pub mod error;
+pub mod history;
+pub mod leaves;
+pub mod load;
+pub mod names;
+pub mod policy;
+pub mod queue;
+pub mod realm;
+pub mod revocation;
+pub mod roster;
+pub mod store;
+pub mod tail;
+
+pub use error::Error;
+pub use realm::{Realm, RealmOptions};
+pub use store::{Asked, Executed, Receipt};

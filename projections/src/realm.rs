@@ -1,0 +1,450 @@
+//! One database = one log = one total order: a realm. What the server calls.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::{Duration, Instant};
+
+use domain::{Command, Policy, Position, Presence, SessionId, Silence, Silences, UserId, UserNo};
+use domain::{Timestamp, lapse};
+use sqlx::{Connection, PgConnection, PgPool};
+use tokio::sync::Notify;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::appender::Appender;
+use crate::batch::Beat;
+use crate::clock::LogClock;
+use crate::db::Database;
+use crate::names::Names;
+use crate::policy::Policies;
+use crate::queue::{Beaten, Job, Queue};
+use crate::revocation::{self, Revocation};
+use crate::roster::Roster;
+use crate::store::{Asked, Executed, PresenceStore};
+use crate::{Error, leaves, load, policy, tail};
+
+/// How long a shutdown tries to append what was accepted, if the database is away.
+pub const SHUTDOWN_MAX: Duration = Duration::from_secs(10);
+/// How long a read waits for the position that it asks for.
+pub const POSITION_WAIT_MAX: Duration = Duration::from_secs(2);
+
+/// How a node joins its realm.
+pub struct RealmOptions {
+    /// Where the database is: a `postgres://` URL.
+    pub url: String,
+    /// Jobs that may wait before the log.
+    pub queue_max: usize,
+    /// The policy of a new database.
+    pub seed: Policy,
+    /// Hears of every revoked token, some of them several times.
+    pub on_revoked: Box<dyn Fn(Vec<Revocation>) + Send + Sync>,
+}
+
+/// What the parts of a node share.
+pub struct Shared {
+    pub(crate) clock: LogClock,
+    pub(crate) roster: Roster,
+    pub(crate) names: Names,
+    pub(crate) queue: Queue,
+    pub(crate) pool: PgPool,
+    pub(crate) behind: Notify,
+    pub(crate) stopping: CancellationToken,
+    pub(crate) give_up: CancellationToken,
+    policy: RwLock<Arc<Policy>>,
+    silences: RwLock<Silences>,
+    on_revoked: Box<dyn Fn(Vec<Revocation>) + Send + Sync>,
+    revocations_known: AtomicBool,
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Shared")
+    }
+}
+
+impl Shared {
+    pub(crate) fn policy(&self) -> Arc<Policy> {
+        Arc::clone(&self.policy.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub(crate) fn set_policy(&self, policy: Policy) {
+        let mut known = self.policy.write().unwrap_or_else(PoisonError::into_inner);
+        if **known != policy {
+            tracing::info!(?policy, "the policy changed");
+            *known = Arc::new(policy);
+        }
+    }
+
+    pub(crate) fn silences(&self) -> Silences {
+        self.silences.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn set_silences(&self, silences: Silences) {
+        *self.silences.write().unwrap_or_else(PoisonError::into_inner) = silences;
+    }
+
+    pub(crate) fn add_silence(&self, silence: Silence) {
+        let known = self.silences();
+        if known.iter().all(|other| other.from != silence.from) {
+            self.set_silences(known.with(silence));
+        }
+    }
+
+    pub(crate) async fn revocations_read(
+        &self,
+        connection: &mut PgConnection,
+    ) -> Result<(), Error> {
+        let recent_only = self.revocations_known.load(Ordering::Relaxed);
+        let revoked = revocation::read(connection, recent_only).await?;
+        self.revocations_known.store(true, Ordering::Relaxed);
+        if !revoked.is_empty() {
+            (self.on_revoked)(revoked);
+        }
+        Ok(())
+    }
+}
+
+/// How a read wants its answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Consistency {
+    /// From this node's memory where that may be believed.
+    #[default]
+    Usual,
+    /// From the database, with every node's heartbeats.
+    Strong,
+}
+
+/// A user as of now, with every lapse that is due applied.
+#[derive(Debug, Clone, Copy)]
+pub struct Seen<'a> {
+    /// Our number.
+    pub user_no: UserNo,
+    /// The outside name.
+    pub user_id: &'a UserId,
+    /// The state.
+    pub state: &'a Presence,
+    /// The last transition's.
+    pub position: Position,
+}
+
+/// A node's part of one realm.
+pub struct Realm {
+    shared: Arc<Shared>,
+    store: PresenceStore,
+    policies: Policies,
+    database: Database,
+    tasks: tokio::sync::Mutex<Vec<JoinHandle<()>>>,
+}
+
+impl std::fmt::Debug for Realm {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Realm")
+    }
+}
+
+impl Realm {
+    /// Joins: migrates, reads everybody, and starts to append and to follow.
+    pub async fn join(options: RealmOptions) -> Result<Self, Error> {
+        let database = Database::new(&options.url)?;
+        database.migrate().await?;
+        leaves::make_ahead(&database).await?;
+        let (queue, jobs) = Queue::bounded(options.queue_max);
+        let pool = database.pool();
+        let shared = Arc::new(Shared {
+            clock: LogClock::default(),
+            roster: Roster::default(),
+            names: Names::new(pool.clone()),
+            queue: queue.clone(),
+            pool: pool.clone(),
+            behind: Notify::new(),
+            stopping: CancellationToken::new(),
+            give_up: CancellationToken::new(),
+            policy: RwLock::new(Arc::new(options.seed.clone())),
+            silences: RwLock::default(),
+            on_revoked: options.on_revoked,
+            revocations_known: AtomicBool::new(false),
+        });
+        fill(&database, &shared).await?;
+        let appender = Appender::new(database.clone(), Arc::clone(&shared), jobs);
+        let tail = tail::run(database.clone(), Arc::clone(&shared), shared.stopping.clone());
+        let tasks = vec![tokio::spawn(appender.run()), tokio::spawn(tail)].into();
+        let policies = Policies::new(pool, queue);
+        let store = PresenceStore::new(Arc::clone(&shared));
+        let realm = Self { shared, store, policies, database, tasks };
+        realm.tick().await?;
+        realm.policies.seed(options.seed).await?;
+        realm.policies.relay().await?;
+        if let Some(policy) = policy::read(&realm.shared.pool).await? {
+            realm.shared.set_policy(policy);
+        }
+        Ok(realm)
+    }
+
+    /// Appends what was accepted, then leaves. Whoever asks afterwards is told so.
+    pub async fn leave(&self) {
+        self.shared.stopping.cancel();
+        let give_up = self.shared.give_up.clone();
+        let deadline = tokio::spawn(async move {
+            tokio::time::sleep(SHUTDOWN_MAX).await;
+            give_up.cancel();
+        });
+        let tasks = std::mem::take(&mut *self.tasks.lock().await);
+        for task in tasks {
+            if let Err(error) = task.await {
+                tracing::error!(%error, "a task of the realm");
+            }
+        }
+        deadline.abort();
+        self.shared.pool.close().await;
+    }
+
+    /// Removes what is kept only for a while: answers of batches, keys of guards, revocations.
+    pub async fn forget_old(&self) -> Result<(), Error> {
+        sqlx::query("select forget_old()").execute(&self.shared.pool).await?;
+        Ok(())
+    }
+
+    /// The database's now, as well as this node knows it.
+    pub fn now(&self) -> Timestamp {
+        self.shared.clock.now()
+    }
+
+    /// The policy in force.
+    pub fn policy(&self) -> Arc<Policy> {
+        self.shared.policy()
+    }
+
+    /// Our outages that may still matter.
+    pub fn silences(&self) -> Silences {
+        self.shared.silences()
+    }
+
+    /// Puts a policy in force; the position of the change in the log, or the head if it was so.
+    pub async fn change_policy(&self, policy: Policy, actor: UserNo) -> Result<Position, Error> {
+        let position = self.policies.change(policy, actor).await?;
+        if let Some(policy) = policy::read(&self.shared.pool).await? {
+            self.shared.set_policy(policy);
+        }
+        Ok(position.unwrap_or_else(|| self.position()))
+    }
+
+    /// Everything at or below it is in this node's memory.
+    pub fn position(&self) -> Position {
+        self.shared.roster.position()
+    }
+
+    /// Waits, bounded, until everything at or below `position` is in memory. False: it is not.
+    pub async fn reached(&self, position: Position) -> bool {
+        if self.position() >= position {
+            return true;
+        }
+        self.shared.behind.notify_one();
+        let reached = self.shared.roster.reached(position);
+        tokio::time::timeout(POSITION_WAIT_MAX, reached).await.is_ok()
+    }
+
+    /// Names of users, and their numbers.
+    pub fn names(&self) -> &Names {
+        &self.shared.names
+    }
+
+    /// The roster, for counts.
+    pub fn roster(&self) -> &Roster {
+        &self.shared.roster
+    }
+
+    /// Jobs waiting before the log.
+    pub fn queue_depth(&self) -> usize {
+        self.shared.queue.depth()
+    }
+
+    /// Connections for reads.
+    pub fn pool(&self) -> &PgPool {
+        &self.shared.pool
+    }
+
+    /// The way to the database as its owner: for leaves.
+    pub fn database(&self) -> &Database {
+        &self.database
+    }
+
+    /// Appends an empty batch: tells the clock, and that somebody listens.
+    pub async fn tick(&self) -> Result<(), Error> {
+        self.shared.queue.ask(Job::Tick).await
+    }
+
+    /// Moves lazy deadlines on.
+    pub async fn recheck(&self, sessions: Vec<SessionId>) -> Result<(), Error> {
+        self.shared.queue.ask(|reply| Job::Recheck(sessions, reply)).await
+    }
+
+    /// Decides and commits one user's command.
+    pub async fn execute(
+        &self,
+        user: UserNo,
+        command: &Command,
+        asked: Asked,
+    ) -> Result<Executed, Error> {
+        self.store.execute(user, command, asked).await
+    }
+
+    /// cqrs-es' view of the log.
+    pub fn store(&self) -> &PresenceStore {
+        &self.store
+    }
+
+    /// A heartbeat that leaves the recorded activity as it is, as far as this node knows; none
+    /// where only the aggregate can say.
+    pub fn plain_beat(
+        &self,
+        user: UserNo,
+        session: SessionId,
+        idle_ms: u32,
+        taken: Instant,
+    ) -> Option<Beat> {
+        let policy = self.policy();
+        self.shared
+            .roster
+            .read(user, |entry| {
+                let live = entry.state.session(session)?;
+                let interaction_driven = live.away_after_ms.is_some();
+                let active = interaction_driven || idle_ms < policy.away_after_ms;
+                let lease_ms =
+                    if interaction_driven { policy.interaction_lease_ms } else { policy.lease_ms };
+                let beat = Beat { session, user_no: user, idle_ms, lease_ms, active, taken };
+                (active == live.active).then_some(beat)
+            })
+            .flatten()
+    }
+
+    /// Appends one plain heartbeat.
+    pub async fn beat(&self, beat: Beat) -> Result<Beaten, Error> {
+        self.shared.queue.ask(|reply| Job::Beat(beat, reply)).await
+    }
+
+    /// Appends many plain heartbeats, of different sessions.
+    pub async fn beats(&self, beats: Vec<Beat>) -> Result<Vec<Beaten>, Error> {
+        self.shared.queue.ask(|reply| Job::Beats(beats, reply)).await
+    }
+
+    /// Looks at users as of now. `None` for one never seen. Whoever seems to be due, by what this
+    /// node knows, is asked for in the database first.
+    pub async fn look<T>(
+        &self,
+        users: &[UserNo],
+        consistency: Consistency,
+        look: impl Fn(Seen<'_>) -> T,
+    ) -> Result<Vec<Option<T>>, Error> {
+        let now = self.now();
+        let silences = self.silences();
+        let believed = consistency == Consistency::Usual && self.shared.roster.is_fresh();
+        let mut answers = Vec::with_capacity(users.len());
+        let mut doubtful = Vec::new();
+        for &user_no in users {
+            let answer = believed.then(|| {
+                self.shared.roster.read(user_no, |entry| {
+                    let due = lapse::next_deadline(&entry.state, &silences);
+                    let (user_id, state) = (&entry.user_id, &entry.state);
+                    let position = entry.position;
+                    due.is_none_or(|due| due > now)
+                        .then(|| look(Seen { user_no, user_id, state, position }))
+                })
+            });
+            let answer = answer.flatten().flatten();
+            if answer.is_none() {
+                doubtful.push(user_no);
+            }
+            answers.push(answer);
+        }
+        if doubtful.is_empty() {
+            return Ok(answers);
+        }
+        let mut asked = self.ask_database(&doubtful, &silences, look).await?;
+        for (answer, user_no) in answers.iter_mut().zip(users) {
+            if answer.is_none() {
+                *answer = asked.remove(user_no);
+            }
+        }
+        Ok(answers)
+    }
+
+    /// Everybody who seems to be due by what this node knows, brought up to what the database has.
+    pub async fn refresh_doubtful(&self) -> Result<(), Error> {
+        let (now, silences) = (self.now(), self.silences());
+        let mut doubtful = Vec::new();
+        self.shared.roster.each(|user_no, entry| {
+            if lapse::next_deadline(&entry.state, &silences).is_some_and(|due| due <= now) {
+                doubtful.push(user_no);
+            }
+        });
+        if !doubtful.is_empty() {
+            self.ask_database(&doubtful, &silences, |_| ()).await?;
+        }
+        Ok(())
+    }
+
+    /// Looks at everybody in memory as of now; call [`Self::refresh_doubtful`] before.
+    pub fn each(&self, mut look: impl FnMut(Seen<'_>)) {
+        let (now, silences) = (self.now(), self.silences());
+        self.shared.roster.each(|user_no, entry| {
+            let settled = lapse::settled(&entry.state, &silences, now);
+            let state = settled.as_ref().unwrap_or(&entry.state);
+            let (user_id, position) = (&entry.user_id, entry.position);
+            look(Seen { user_no, user_id, state, position });
+        });
+    }
+
+    async fn ask_database<T>(
+        &self,
+        users: &[UserNo],
+        silences: &Silences,
+        look: impl Fn(Seen<'_>) -> T,
+    ) -> Result<std::collections::HashMap<UserNo, T>, Error> {
+        let loaded = load::by_number(&self.shared.pool, users).await?;
+        let now = self.now();
+        let mut answers = std::collections::HashMap::with_capacity(loaded.len());
+        for user in loaded {
+            let (user_no, position) = (user.user_no, user.position);
+            if position > 0 {
+                let settled = lapse::settled(&user.state, silences, now);
+                let state = settled.as_ref().unwrap_or(&user.state);
+                let seen = Seen { user_no, user_id: &user.user_id, state, position };
+                answers.insert(user_no, look(seen));
+            }
+            self.shared.roster.put(user);
+        }
+        Ok(answers)
+    }
+
+    /// Revokes a token on every node within a second, on this one at once.
+    pub async fn revoke(&self, revocation: Revocation) -> Result<(), Error> {
+        revocation::revoke(&self.shared.pool, &revocation).await?;
+        (self.shared.on_revoked)(vec![revocation]);
+        Ok(())
+    }
+}
+
+/// Fills the roster from one snapshot, with the position up to which it is complete.
+async fn fill(database: &Database, shared: &Shared) -> Result<(), Error> {
+    let mut connection = database.server().await?;
+    let mut snapshot = connection.begin().await?;
+    sqlx::query("set transaction isolation level repeatable read, read only")
+        .execute(&mut *snapshot)
+        .await?;
+    let newest = tail::newest(&mut snapshot).await?;
+    let silences = load::silences(&mut *snapshot).await?;
+    load::everybody(&mut snapshot, |user| {
+        shared.names.remember(user.user_id.clone(), user.user_no);
+        shared.roster.put(user);
+    })
+    .await?;
+    snapshot.commit().await?;
+    shared.set_silences(silences);
+    shared.revocations_read(&mut connection).await?;
+    if let Some((head, recorded_at)) = newest {
+        shared.clock.hear(recorded_at);
+        shared.roster.advance(head);
+    }
+    connection.close().await?;
+    Ok(())
+}

@@ -1,0 +1,182 @@
+//! Everybody's present in memory: one small entry a user, so that a status costs no query.
+//!
+//! Filled from one snapshot, then by this node's own appends and, by the tail, from other nodes'.
+//! Heartbeats of other nodes do not reach it: an entry of which any lapse *seems* due is asked for
+//! in the database before it is shown.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::{Duration, Instant};
+
+use dashmap::DashMap;
+use dashmap::mapref::entry::Entry as MapEntry;
+use domain::{Position, Presence, SessionId, Timestamp, UserId, UserNo};
+use tokio::sync::Notify;
+
+use crate::load::Loaded;
+
+/// A roster that has not heard of the log for so long is not believed.
+pub const STALE_AFTER: Duration = Duration::from_secs(1);
+
+/// One user.
+#[derive(Debug, Clone)]
+pub struct Entry {
+    /// The outside name.
+    pub user_id: UserId,
+    /// The state as of `position`, with the heartbeats this node knows of.
+    pub state: Presence,
+    /// The last transition's.
+    pub position: Position,
+}
+
+/// Everybody ever seen.
+#[derive(Debug)]
+pub struct Roster {
+    users: DashMap<UserNo, Entry>,
+    sessions: DashMap<SessionId, UserNo>,
+    /// Everything at or below it is in here.
+    position: AtomicI64,
+    moved: Notify,
+    heard: Mutex<Option<Instant>>,
+}
+
+impl Default for Roster {
+    fn default() -> Self {
+        Self {
+            users: DashMap::new(),
+            sessions: DashMap::new(),
+            position: AtomicI64::new(0),
+            moved: Notify::new(),
+            heard: Mutex::new(None),
+        }
+    }
+}
+
+impl Roster {
+    /// Reads one entry, under its lock: be brief.
+    pub fn read<T>(&self, user: UserNo, look: impl FnOnce(&Entry) -> T) -> Option<T> {
+        self.users.get(&user).map(|entry| look(&entry))
+    }
+
+    /// Whose session that is, if it is live as far as this node knows.
+    pub fn owner(&self, session: SessionId) -> Option<UserNo> {
+        self.sessions.get(&session).map(|user| *user)
+    }
+
+    /// Looks at everybody, in no order.
+    pub fn each(&self, mut look: impl FnMut(UserNo, &Entry)) {
+        for entry in &self.users {
+            look(*entry.key(), entry.value());
+        }
+    }
+
+    /// Live sessions known.
+    pub fn sessions_count(&self) -> usize {
+        self.sessions.len()
+    }
+
+    /// Users known.
+    pub fn users_count(&self) -> usize {
+        self.users.len()
+    }
+
+    /// Puts a user's state in, unless a later one is there. Heartbeats are kept either way.
+    pub fn put(&self, loaded: Loaded) {
+        let Loaded { user_no, user_id, mut state, position } = loaded;
+        if position == 0 {
+            return;
+        }
+        match self.users.entry(user_no) {
+            MapEntry::Vacant(vacant) => {
+                self.note_sessions(user_no, &Presence::default(), &state);
+                vacant.insert(Entry { user_id, state, position });
+            }
+            MapEntry::Occupied(mut occupied) => {
+                let entry = occupied.get_mut();
+                if position < entry.position {
+                    keep_heartbeats(&mut entry.state, &state);
+                    return;
+                }
+                keep_heartbeats(&mut state, &entry.state);
+                self.note_sessions(user_no, &entry.state, &state);
+                entry.state = state;
+                entry.position = position;
+            }
+        }
+    }
+
+    /// Notes an accepted heartbeat.
+    pub fn beat(
+        &self,
+        user: UserNo,
+        session: SessionId,
+        at: Timestamp,
+        idle_ms: u32,
+        lease_ms: u32,
+    ) {
+        if let Some(mut entry) = self.users.get_mut(&user)
+            && let Some(live) = entry.state.sessions.iter_mut().find(|live| live.id == session)
+        {
+            live.beat(at, idle_ms);
+            live.lease_ms = lease_ms;
+        }
+    }
+
+    /// Everything at or below `head` is in here now.
+    pub fn advance(&self, head: Position) {
+        *self.heard.lock().unwrap_or_else(std::sync::PoisonError::into_inner) =
+            Some(Instant::now());
+        if self.position.fetch_max(head, Ordering::AcqRel) < head {
+            self.moved.notify_waiters();
+        }
+    }
+
+    /// Everything at or below it is in here.
+    pub fn position(&self) -> Position {
+        self.position.load(Ordering::Acquire)
+    }
+
+    /// Waits until everything at or below `position` is in here. The caller bounds it.
+    pub async fn reached(&self, position: Position) {
+        loop {
+            let moved = self.moved.notified();
+            if self.position() >= position {
+                return;
+            }
+            moved.await;
+        }
+    }
+
+    /// How long ago this node last heard of the log; none: never.
+    pub fn heard_ago(&self) -> Option<Duration> {
+        let heard = *self.heard.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        heard.map(|at| at.elapsed())
+    }
+
+    /// Whether the roster may be believed.
+    pub fn is_fresh(&self) -> bool {
+        self.heard_ago().is_some_and(|ago| ago <= STALE_AFTER)
+    }
+
+    fn note_sessions(&self, user: UserNo, before: &Presence, after: &Presence) {
+        for gone in before.sessions.iter().filter(|old| after.session(old.id).is_none()) {
+            self.sessions.remove(&gone.id);
+        }
+        for new in after.sessions.iter().filter(|new| before.session(new.id).is_none()) {
+            self.sessions.insert(new.id, user);
+        }
+    }
+}
+
+/// A state read a moment ago may lack a heartbeat that was acknowledged since.
+fn keep_heartbeats(state: &mut Presence, known: &Presence) {
+    for live in &mut state.sessions {
+        if let Some(other) = known.session(live.id)
+            && other.last_seen > live.last_seen
+        {
+            live.last_seen = other.last_seen;
+            live.idle_ms = other.idle_ms;
+            live.lease_ms = other.lease_ms;
+        }
+    }
+}
