@@ -168,9 +168,9 @@ impl Presence {
         }
         self.sequence += 1;
         let (status, shown) = (self.status, self.shown_status());
+        // Before, so that it outlasts a session that this event ends. `append` does the same.
         self.note_last_seen();
         self.apply_body(at, &event.body);
-        self.note_last_seen();
         self.status = rules::status(self).0;
         let first = self.own_since.is_none();
         if self.status != status || first {

@@ -27,8 +27,10 @@ pub const TICK: Duration = Duration::from_secs(1);
 pub const LOCK_PATIENCE: Duration = Duration::from_secs(10);
 /// A call that has not answered by then is given up with its connection, and asked for again.
 const CALL_PATIENCE: Duration = Duration::from_secs(30);
-/// Between two attempts to reach the database.
-const RETRY_PAUSE: Duration = Duration::from_millis(100);
+/// Between the first two attempts to append a batch; each later pause is twice as long.
+const RETRY_PAUSE_MIN: Duration = Duration::from_millis(50);
+/// The longest pause between two attempts.
+const RETRY_PAUSE_MAX: Duration = Duration::from_secs(1);
 
 /// The writer. Owns the connection that appends.
 pub struct Appender {
@@ -124,6 +126,7 @@ impl Appender {
 
     /// One batch, until there is an answer to it.
     async fn append(&mut self, batch: &Batch) -> Result<(Answer, Instant), Failure> {
+        let mut pause = RETRY_PAUSE_MIN;
         loop {
             let (error, sent) = match self.attempt(batch).await {
                 Ok(done) => return Ok(done),
@@ -149,7 +152,8 @@ impl Appender {
             if self.shared.stopping.is_cancelled() && self.shared.give_up.is_cancelled() {
                 return Err(Failure::GivenUp);
             }
-            tokio::time::sleep(RETRY_PAUSE).await;
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(RETRY_PAUSE_MAX);
         }
     }
 
@@ -327,11 +331,12 @@ fn kind(error: &sqlx::Error) -> Kind {
     }
 }
 
-/// Without the statement's values: logs hold no personal data.
+/// Without the statement's values: logs hold no personal data. Messages of data errors quote them.
 fn brief(error: &sqlx::Error) -> String {
-    match error.as_database_error() {
-        Some(database) => format!("SQLSTATE {}", database.code().unwrap_or_default()),
-        None => error.to_string(),
+    match (error.as_database_error(), kind(error)) {
+        (None, _) => error.to_string(),
+        (Some(database), Kind::Data) => format!("SQLSTATE {}", database.code().unwrap_or_default()),
+        (Some(database), Kind::MissingLeaf | Kind::Other) => database.message().to_owned(),
     }
 }
 
