@@ -18,7 +18,8 @@ create table current_status (
     check_at      timestamptz,              -- earliest end of a claim
     state_version smallint not null,
     state         jsonb not null            -- claims, what others see while invisible, imports
-) with (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.02, autovacuum_analyze_scale_factor = 0.05);
+) with (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.02,
+        autovacuum_analyze_scale_factor = 0.05);
 create index current_status_check_at on current_status (check_at) where check_at is not null;
 
 -- One row an open session. A heartbeat changes no indexed column (HOT), hence the low fillfactor.
@@ -35,8 +36,8 @@ create table live_session (
     away_after_ms   integer,              -- interaction-driven sessions only
     kind            device_kind not null,
     active          boolean not null
-) with (fillfactor = 45, autovacuum_vacuum_scale_factor = 0.02, autovacuum_analyze_scale_factor = 0.05,
-        autovacuum_vacuum_cost_delay = 1);
+) with (fillfactor = 45, autovacuum_vacuum_scale_factor = 0.02,
+        autovacuum_analyze_scale_factor = 0.05, autovacuum_vacuum_cost_delay = 1);
 create index live_session_user_no on live_session (user_no);
 create index live_session_check_at on live_session (check_at);
 

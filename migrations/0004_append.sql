@@ -28,8 +28,8 @@ create function append(
     c_user bigint[], c_expected bigint[], c_age_us bigint[], c_valid_until timestamptz[],
     c_last_event integer[], c_sequence bigint[], c_status text[], c_since_intake boolean[],
     c_since timestamptz[], c_shown_intake boolean[], c_shown_since timestamptz[],
-    c_floor timestamptz[], c_changed timestamptz[], c_live integer[], c_invisible boolean[], c_check_at timestamptz[],
-    c_state jsonb[], c_own boolean[],
+    c_floor timestamptz[], c_changed timestamptz[], c_live integer[], c_invisible boolean[],
+    c_check_at timestamptz[], c_state jsonb[], c_own boolean[],
     t_command integer[], t_session uuid[], t_beat boolean[], t_idle_ms integer[],
     t_active boolean[],
     l_command integer[], l_session uuid[], l_deadline timestamptz[], l_lease boolean[],
@@ -168,13 +168,15 @@ begin
                                     then lease_end(v.last_seen, v.lease_ms)
                                     else lease_end(v.last_seen, v.away_after_ms) end
                         ) lapsed (wrong)
-             -- A claim's end is part of the state that was expected; only its time is left to check.
+             -- A claim's end is part of the state that was expected: its time is left to check.
              cross join (select array_agg(e.command::bigint)
                            from unnest(e_command, e_type, e_exact) e (command, type, exact)
                           where e.type = 'claim_expired' and e.exact > v_now
                         ) early (wrong)
-             cross join (select array_agg(e.command::bigint) filter (where v.session_id is not null),
-                                array_agg(e.command::bigint) filter (where x.session_id is not null)
+             cross join (select array_agg(e.command::bigint)
+                                    filter (where v.session_id is not null),
+                                array_agg(e.command::bigint)
+                                    filter (where x.session_id is not null)
                            from unnest(e_command, e_type, e_session) e (command, type, session_id)
                            left join live_session v on v.session_id = e.session_id
                            left join ended_session x on x.session_id = e.session_id
@@ -216,7 +218,8 @@ begin
                sequence = c.sequence,
                position = v_first + beats + c.last_event - 1,
                changed_at = case when c.own then coalesce(c.changed, c.at) else s.changed_at end,
-               own_since = coalesce(s.own_since, case when c.own then coalesce(c.changed, c.at) end),
+               own_since = coalesce(s.own_since,
+                                    case when c.own then coalesce(c.changed, c.at) end),
                last_seen = greatest(s.last_seen, live.last_seen, c.imported_until),
                last_activity = greatest(s.last_activity, live.last_activity, c.imported_until),
                live_sessions = c.live, invisible = c.invisible, check_at = c.check_at,
@@ -259,11 +262,13 @@ begin
             insert into event (position, class, type, user_no, sequence, session_id, occurred_at,
                                recorded_at, idle_ms, from_status, to_status, reason, actor_no,
                                word_no, data)
-            select v_first + beats + e.i - 1, (case e.type when 'heartbeat' then 'H' else 'T' end)::"char",
+            select v_first + beats + e.i - 1,
+                   (case e.type when 'heartbeat' then 'H' else 'T' end)::"char",
                    e.type::event_type, c_user[e.command], e.sequence, e.session_id,
-                   coalesce(e.exact, case when e.type = 'heartbeat' then v_taken - c_age_us[e.command] * us
+                   case when e.exact is not null then e.exact
+                        when e.type = 'heartbeat' then v_taken - c_age_us[e.command] * us
                         else greatest(v_taken - c_age_us[e.command] * us, c_floor[e.command],
-                                      v_prev[e.command]) end),
+                                      v_prev[e.command]) end,
                    v_now, e.idle_ms, e.from_status::presence_status, e.to_status::presence_status,
                    e.reason::end_reason, e.actor, e.word, e.data
               from unnest(e_command, e_type, e_session, e_sequence, e_from, e_to, e_reason, e_actor,

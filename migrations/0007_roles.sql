@@ -1,5 +1,5 @@
 -- Who may do what. Roles belong to the whole cluster, so another database may have made them.
---   rollcall_api      the server: reads, appends through `append`, keeps names; cannot change events
+--   rollcall_api      the server: reads, appends through `append`, keeps names; changes no event
 --   rollcall_auditor  reads the log with its details
 --   rollcall_analyst  reads the log and the present, without what people wrote
 do $$
@@ -47,7 +47,8 @@ declare
     lock_function regprocedure;
 begin
     for lock_function in
-        select oid from pg_proc where proname like 'pg%advisory%' and pronamespace = 'pg_catalog'::regnamespace
+        select oid from pg_proc where proname like 'pg%advisory%'
+           and pronamespace = 'pg_catalog'::regnamespace
     loop
         begin
             execute format('revoke execute on function %s from public', lock_function);

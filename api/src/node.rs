@@ -1,4 +1,4 @@
-//! One node: a realm, its sweeper and its HTTP, from start to a clean end. Tests host it in-process.
+//! One node: a realm, its sweeper and its HTTP, from start to a clean end. Tests host it too.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -20,7 +20,7 @@ use crate::sweeper::Sweeper;
 use crate::{routes, telemetry};
 
 /// Between two looks at what is kept only for a while, and at the log's leaves.
-const UPKEEP_EVERY: Duration = Duration::from_secs(60);
+const UPKEEP_EVERY: Duration = Duration::from_mins(1);
 
 /// How a node is to be.
 #[derive(Debug)]

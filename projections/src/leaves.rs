@@ -1,7 +1,7 @@
 //! Partitions of the log: made ahead, and removed whole.
 //!
-//! `create table` + `attach partition` and `detach ... concurrently` + `drop` are the only ways that
-//! do not queue an exclusive lock behind a reader's open transaction and so stop all writes.
+//! `create table` + `attach partition` and `detach ... concurrently` + `drop` are the only ways
+//! that do not queue an exclusive lock behind a reader's open transaction and so stop all writes.
 
 use std::time::Duration;
 

@@ -8,8 +8,8 @@
 //! - [`db`]: connections, roles and migrations
 //! - [`clock`]: the database's clock, as well as a node can know it
 //! - [`store`]: cqrs-es' `EventStore` over our log, and the ten-line `execute`
-//! - [`queue`]: what waits before the log; [`batch`]: what one call of `append` carries;
-//!   [`appender`]: the one writer of a node
+//! - [`queue`]: what waits before the log; [`batch`] and `columns`: what one call of `append`
+//!   carries; [`appender`]: the one writer of a node
 //! - [`roster`]: everybody's present in memory; [`tail`]: keeps it up with other nodes
 //! - [`load`]: users read from the database; [`names`]: outside names and their numbers
 //! - [`policy`]: the event-sourced policy and its relay into the log
@@ -20,6 +20,7 @@
 pub mod appender;
 pub mod batch;
 pub mod clock;
+pub(crate) mod columns;
 pub mod db;
 pub mod due;
 pub mod error;

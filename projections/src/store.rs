@@ -14,7 +14,8 @@ use domain::{Timestamp, UserId, UserNo, decide::decide};
 use serde_json::Value;
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
-use crate::batch::{Decided, word};
+use crate::batch::Decided;
+use crate::columns::word;
 use crate::queue::{Accepted, Job, Verdict};
 use crate::realm::Shared;
 use crate::{Error, load};

@@ -17,7 +17,8 @@ use crate::problem::{Problem, ProblemDocument};
 #[utoipa::path(post, path = "/v1/import", tag = "History",
     request_body(content = String, content_type = "application/x-ndjson"),
     responses((status = 200, body = Report),
-        (status = 403, body = ProblemDocument<'static>, content_type = "application/problem+json")))]
+        (status = 403, body = ProblemDocument<'static>,
+            content_type = "application/problem+json")))]
 pub async fn import(
     State(app): State<App>,
     caller: Caller,

@@ -60,28 +60,26 @@ mod tests {
 
     const ID: &str = "01890000-0000-7000-8000-000000000001";
 
+    fn line(name: &str, user: &str, more: &str) -> String {
+        format!(
+            "{{\"type\":\"{name}\",\"user_id\":\"{user}\",\"session_id\":\"{ID}\",\
+             \"occurred_at\":\"2020-01-01T00:00:00Z\"{more}}}"
+        )
+    }
+
     #[test]
     fn a_login_and_a_logout_are_understood() {
-        let login = format!(
-            r#"{{"type":"session_opened","user_id":"ana","session_id":"{ID}","occurred_at":"2020-01-01T00:00:00Z","device":{{"id":"d","kind":"web"}}}}"#
-        );
+        let login = line("session_opened", "ana", r#","device":{"id":"d","kind":"web"}"#);
         let item = parse(7, &login).unwrap();
         assert_eq!((item.line, item.device_id.as_deref()), (7, Some("d")));
         assert_eq!(item.what.what, ImportedChange::Opened(domain::DeviceKind::Web));
-        let logout = format!(
-            r#"{{"type":"session_closed","user_id":"ana","session_id":"{ID}","occurred_at":"2020-01-01T01:00:00Z","reason":"admin_reset"}}"#
-        );
+        let logout = line("session_closed", "ana", r#","reason":"admin_reset""#);
         let item = parse(8, &logout).unwrap();
         assert_eq!(item.what.what, ImportedChange::Closed(Reason::AdminReset));
     }
 
     #[test]
     fn every_wrong_line_names_what_is_wrong() {
-        let line = |name: &str, user: &str, more: &str| {
-            format!(
-                r#"{{"type":"{name}","user_id":"{user}","session_id":"{ID}","occurred_at":"2020-01-01T00:00:00Z"{more}}}"#
-            )
-        };
         let code = |text: &str| parse(1, text).unwrap_err().code;
         assert_eq!(code("{"), "malformed");
         assert_eq!(code(&line("session_opened", "ana", r#","x":1"#)), "malformed");

@@ -2,8 +2,8 @@
 //!
 //! `Jun 15 04:06:18 combo su(pam_unix)[21416]: session opened for user cyrus by (uid=0)`, and the
 //! newer `sshd[811]: pam_unix(sshd:session): session closed for user ana`. A session is a process
-//! and a user, from its opening. The lines have no year and no time zone: the year is given, goes up
-//! when the months start again, and times are taken as UTC. Other lines are passed over.
+//! and a user, from its opening. The lines have no year and no time zone: the year is given, goes
+//! up when the months start again, and times are taken as UTC. Other lines are passed over.
 
 use std::collections::HashMap;
 

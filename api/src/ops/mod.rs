@@ -32,7 +32,8 @@ pub async fn healthz() -> Json<OkBody> {
 /// The node may serve: it follows the log. 503 otherwise.
 #[utoipa::path(get, path = "/readyz", tag = "Operations", security(()),
     responses((status = 200, body = OkBody),
-        (status = 503, body = ProblemDocument<'static>, content_type = "application/problem+json")))]
+        (status = 503, body = ProblemDocument<'static>,
+            content_type = "application/problem+json")))]
 pub async fn readyz(State(app): State<App>) -> Result<Json<OkBody>, Problem> {
     if app.realm.roster().is_fresh() {
         Ok(Json(OkBody { status: "ok" }))
@@ -83,7 +84,8 @@ pub async fn health(State(app): State<App>, _caller: Caller) -> Json<HealthBody>
 /// Prometheus metrics: from this machine, or for an admin.
 #[utoipa::path(get, path = "/metrics", tag = "Operations",
     responses((status = 200, body = String, content_type = "text/plain"),
-        (status = 403, body = ProblemDocument<'static>, content_type = "application/problem+json")))]
+        (status = 403, body = ProblemDocument<'static>,
+            content_type = "application/problem+json")))]
 pub async fn metrics(
     State(app): State<App>,
     ConnectInfo(peer): ConnectInfo<SocketAddr>,

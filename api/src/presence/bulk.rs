@@ -62,7 +62,8 @@ pub struct ManyRequest {
     responses((status = 200, description = "With `users`: items, unknown, position, server_time. \
             Else a page of statuses.", body = ManyBody),
         (status = 304, description = "As the given ETag has it"),
-        (status = 422, body = ProblemDocument<'static>, content_type = "application/problem+json")))]
+        (status = 422, body = ProblemDocument<'static>,
+            content_type = "application/problem+json")))]
 pub async fn many(
     State(app): State<App>,
     caller: Caller,
@@ -81,7 +82,8 @@ pub async fn many(
 /// Many statuses by name, for lists too long for a URL.
 #[utoipa::path(post, path = "/v1/status/query", tag = "Presence", request_body = ManyRequest,
     responses((status = 200, body = ManyBody), (status = 304, description = "As the given ETag"),
-        (status = 422, body = ProblemDocument<'static>, content_type = "application/problem+json")))]
+        (status = 422, body = ProblemDocument<'static>,
+            content_type = "application/problem+json")))]
 pub async fn query(
     State(app): State<App>,
     caller: Caller,
@@ -152,7 +154,9 @@ fn etag(items: &[StatusBody], unknown: &[UserId]) -> String {
         }
         put(&serde_json::to_vec(&item).unwrap_or_default());
     }
-    unknown.iter().for_each(|user| put(user.as_str().as_bytes()));
+    for user in unknown {
+        put(user.as_str().as_bytes());
+    }
     format!("W/\"{:016x}\"", hasher.finish())
 }
 

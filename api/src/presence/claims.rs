@@ -49,8 +49,10 @@ pub struct ClearRequest {
 #[utoipa::path(put, path = "/v1/users/{id}/claims/{source}", tag = "Presence",
     params(("id" = String, Path), ("source" = String, Path)), request_body = ClaimRequest,
     responses((status = 200, body = StatusBody),
-        (status = 403, body = ProblemDocument<'static>, content_type = "application/problem+json"),
-        (status = 422, body = ProblemDocument<'static>, content_type = "application/problem+json")))]
+        (status = 403, body = ProblemDocument<'static>,
+            content_type = "application/problem+json"),
+        (status = 422, body = ProblemDocument<'static>,
+            content_type = "application/problem+json")))]
 pub async fn set(
     State(app): State<App>,
     caller: Caller,
@@ -85,8 +87,10 @@ pub async fn set(
 #[utoipa::path(delete, path = "/v1/users/{id}/claims/{source}", tag = "Presence",
     params(("id" = String, Path), ("source" = String, Path)), request_body = ClearRequest,
     responses((status = 200, body = StatusBody),
-        (status = 403, body = ProblemDocument<'static>, content_type = "application/problem+json"),
-        (status = 404, body = ProblemDocument<'static>, content_type = "application/problem+json")))]
+        (status = 403, body = ProblemDocument<'static>,
+            content_type = "application/problem+json"),
+        (status = 404, body = ProblemDocument<'static>,
+            content_type = "application/problem+json")))]
 pub async fn clear(
     State(app): State<App>,
     caller: Caller,
@@ -115,7 +119,8 @@ pub struct VisibilityRequest {
 #[utoipa::path(put, path = "/v1/users/{id}/visibility", tag = "Presence",
     params(("id" = String, Path)), request_body = VisibilityRequest,
     responses((status = 200, body = StatusBody),
-        (status = 403, body = ProblemDocument<'static>, content_type = "application/problem+json")))]
+        (status = 403, body = ProblemDocument<'static>,
+            content_type = "application/problem+json")))]
 pub async fn visibility(
     State(app): State<App>,
     caller: Caller,

@@ -45,7 +45,8 @@ pub struct ExplainBody {
 #[utoipa::path(get, path = "/v1/users/{id}/explain", tag = "Presence",
     params(("id" = String, Path)),
     responses((status = 200, body = ExplainBody),
-        (status = 404, body = ProblemDocument<'static>, content_type = "application/problem+json")))]
+        (status = 404, body = ProblemDocument<'static>,
+            content_type = "application/problem+json")))]
 pub async fn explain(
     State(app): State<App>,
     caller: Caller,

@@ -87,9 +87,12 @@ pub struct AllowedBody {
 #[utoipa::path(post, path = "/v1/users/{id}/guard", tag = "Presence",
     params(("id" = String, Path)), request_body = GuardRequest,
     responses((status = 200, body = AllowedBody),
-        (status = 404, body = ProblemDocument<'static>, content_type = "application/problem+json"),
-        (status = 409, body = ProblemDocument<'static>, content_type = "application/problem+json"),
-        (status = 422, body = ProblemDocument<'static>, content_type = "application/problem+json")))]
+        (status = 404, body = ProblemDocument<'static>,
+            content_type = "application/problem+json"),
+        (status = 409, body = ProblemDocument<'static>,
+            content_type = "application/problem+json"),
+        (status = 422, body = ProblemDocument<'static>,
+            content_type = "application/problem+json")))]
 pub async fn guard(
     State(app): State<App>,
     caller: Caller,
@@ -141,7 +144,8 @@ pub struct GuardAnswer {
 /// Asks many guards, for a planner's board.
 #[utoipa::path(post, path = "/v1/guards", tag = "Presence", request_body = GuardsRequest,
     responses((status = 200, body = GuardsBody),
-        (status = 422, body = ProblemDocument<'static>, content_type = "application/problem+json")))]
+        (status = 422, body = ProblemDocument<'static>,
+            content_type = "application/problem+json")))]
 pub async fn guards(
     State(app): State<App>,
     caller: Caller,
@@ -291,12 +295,12 @@ fn parse(request: GuardRequest) -> Result<Guard, Problem> {
         let detail = format!("key: 1 to {KEY_LENGTH_MAX} characters, no NUL");
         return Err(Problem::rule("invalid_key", detail));
     }
-    let claim = request.claim.map(parse_claim).transpose()?;
+    let claim = request.claim.as_ref().map(parse_claim).transpose()?;
     let require = request.require.into_iter().map(domain::Status::from).collect();
     Ok(Guard { action: request.action, require, claim, if_sequence: request.if_sequence })
 }
 
-fn parse_claim(request: GuardClaimRequest) -> Result<GuardClaim, Problem> {
+fn parse_claim(request: &GuardClaimRequest) -> Result<GuardClaim, Problem> {
     let source = parse_source(&request.source)?;
     if !matches!(source, Source::System(_)) {
         return Err(Problem::forbidden("a guard claims as system:<name>"));

@@ -6,6 +6,7 @@ use std::time::Instant as Taken;
 use axum::extract::State;
 use axum::http::{HeaderMap, header};
 use domain::{Command, Outcome, Position, Refusal, SessionId, UserNo, lapse};
+use futures::future;
 use futures::stream::{self, StreamExt};
 use projections::batch::Beat;
 use projections::realm::{Consistency, Seen};
@@ -52,9 +53,12 @@ pub struct BeatenBody {
 #[utoipa::path(post, path = "/v1/sessions/{id}/heartbeat", tag = "Presence",
     params(("id" = Uuid, Path)), request_body = BeatBody,
     responses((status = 200, body = BeatenBody),
-        (status = 403, body = ProblemDocument<'static>, content_type = "application/problem+json"),
-        (status = 404, body = ProblemDocument<'static>, content_type = "application/problem+json"),
-        (status = 410, body = ProblemDocument<'static>, content_type = "application/problem+json")))]
+        (status = 403, body = ProblemDocument<'static>,
+            content_type = "application/problem+json"),
+        (status = 404, body = ProblemDocument<'static>,
+            content_type = "application/problem+json"),
+        (status = 410, body = ProblemDocument<'static>,
+            content_type = "application/problem+json")))]
 pub async fn heartbeat(
     State(app): State<App>,
     caller: Caller,
@@ -146,8 +150,10 @@ pub struct RejectedBeat {
     request_body(content((Vec<BatchedBeat> = "application/json"),
         (String = "application/x-ndjson"))),
     responses((status = 200, body = BatchBody),
-        (status = 413, body = ProblemDocument<'static>, content_type = "application/problem+json"),
-        (status = 422, body = ProblemDocument<'static>, content_type = "application/problem+json")))]
+        (status = 413, body = ProblemDocument<'static>,
+            content_type = "application/problem+json"),
+        (status = 422, body = ProblemDocument<'static>,
+            content_type = "application/problem+json")))]
 pub async fn heartbeats(
     State(app): State<App>,
     caller: Caller,
@@ -159,14 +165,18 @@ pub async fn heartbeats(
     let beats = parse(&headers, &body)?;
     let mut positions: Vec<Option<Position>> = vec![None; beats.len()];
     let mut others = Vec::new();
-    for (chunk, again) in plain_chunks(&app, &beats, taken) {
+    // Handed in all at once and in order, so that they may share a batch.
+    let chunks = plain_chunks(&app, &beats, taken).into_iter().map(|(plain, again)| {
         others.extend(again);
-        let (indexes, plain): (Vec<_>, Vec<_>) = chunk.into_iter().unzip();
-        for (index, beaten) in indexes.into_iter().zip(app.realm.beats(plain).await?) {
-            match beaten {
-                Some(position) => positions[index] = Some(position),
-                None => others.push(index),
-            }
+        let (indexes, plain): (Vec<_>, Vec<_>) = plain.into_iter().unzip();
+        let app = &app;
+        async move { Ok::<_, Problem>((indexes, app.realm.beats(plain).await?)) }
+    });
+    let answers = future::try_join_all(chunks.collect::<Vec<_>>()).await?;
+    for (index, beaten) in answers.into_iter().flat_map(|(at, beaten)| at.into_iter().zip(beaten)) {
+        match beaten {
+            Some(position) => positions[index] = Some(position),
+            None => others.push(index),
         }
     }
     let decided = stream::iter(others).map(|index| {

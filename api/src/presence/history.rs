@@ -30,7 +30,8 @@ pub struct TransitionsQuery {
 #[utoipa::path(get, path = "/v1/users/{id}/transitions", tag = "History",
     params(("id" = String, Path), TransitionsQuery),
     responses((status = 200, body = Page<EventBody>),
-        (status = 404, body = ProblemDocument<'static>, content_type = "application/problem+json")))]
+        (status = 404, body = ProblemDocument<'static>,
+            content_type = "application/problem+json")))]
 pub async fn transitions(
     State(app): State<App>,
     caller: Caller,
@@ -81,7 +82,8 @@ pub struct LogBody {
 /// Events in position order.
 #[utoipa::path(get, path = "/v1/log", tag = "History", params(LogQuery),
     responses((status = 200, body = LogBody),
-        (status = 403, body = ProblemDocument<'static>, content_type = "application/problem+json")))]
+        (status = 403, body = ProblemDocument<'static>,
+            content_type = "application/problem+json")))]
 pub async fn log(
     State(app): State<App>,
     caller: Caller,

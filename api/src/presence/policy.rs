@@ -109,8 +109,10 @@ pub async fn get(State(app): State<App>, _caller: Caller) -> Json<PolicyBody> {
 /// Changes the policy, on every node within a second. The change is an event.
 #[utoipa::path(put, path = "/v1/policy", tag = "Presence", request_body = PolicyRequest,
     responses((status = 200, body = PolicyBody),
-        (status = 403, body = ProblemDocument<'static>, content_type = "application/problem+json"),
-        (status = 422, body = ProblemDocument<'static>, content_type = "application/problem+json")))]
+        (status = 403, body = ProblemDocument<'static>,
+            content_type = "application/problem+json"),
+        (status = 422, body = ProblemDocument<'static>,
+            content_type = "application/problem+json")))]
 pub async fn put(
     State(app): State<App>,
     caller: Caller,

@@ -58,9 +58,12 @@ pub struct OpenedBody {
 #[utoipa::path(post, path = "/v1/sessions", tag = "Presence", request_body = OpenBody,
     responses((status = 201, body = OpenedBody), (status = 200, body = OpenedBody,
         description = "The session was open already"),
-        (status = 409, body = ProblemDocument<'static>, content_type = "application/problem+json"),
-        (status = 410, body = ProblemDocument<'static>, content_type = "application/problem+json"),
-        (status = 422, body = ProblemDocument<'static>, content_type = "application/problem+json")))]
+        (status = 409, body = ProblemDocument<'static>,
+            content_type = "application/problem+json"),
+        (status = 410, body = ProblemDocument<'static>,
+            content_type = "application/problem+json"),
+        (status = 422, body = ProblemDocument<'static>,
+            content_type = "application/problem+json")))]
 pub async fn open(
     State(app): State<App>,
     caller: Caller,
@@ -229,8 +232,10 @@ pub struct ClosedBody {
 #[utoipa::path(delete, path = "/v1/sessions/{id}", tag = "Presence",
     params(("id" = Uuid, Path), CloseQuery),
     responses((status = 200, body = ClosedBody),
-        (status = 403, body = ProblemDocument<'static>, content_type = "application/problem+json"),
-        (status = 404, body = ProblemDocument<'static>, content_type = "application/problem+json")))]
+        (status = 403, body = ProblemDocument<'static>,
+            content_type = "application/problem+json"),
+        (status = 404, body = ProblemDocument<'static>,
+            content_type = "application/problem+json")))]
 pub async fn close(
     State(app): State<App>,
     caller: Caller,
@@ -303,7 +308,8 @@ pub struct SessionsBody {
 #[utoipa::path(get, path = "/v1/users/{id}/sessions", tag = "Presence",
     params(("id" = String, Path)),
     responses((status = 200, body = SessionsBody),
-        (status = 404, body = ProblemDocument<'static>, content_type = "application/problem+json")))]
+        (status = 404, body = ProblemDocument<'static>,
+            content_type = "application/problem+json")))]
 pub async fn list(
     State(app): State<App>,
     caller: Caller,
@@ -339,7 +345,8 @@ pub struct DisconnectedBody {
 #[utoipa::path(delete, path = "/v1/users/{id}/sessions", tag = "Presence",
     params(("id" = String, Path)),
     responses((status = 200, body = DisconnectedBody),
-        (status = 404, body = ProblemDocument<'static>, content_type = "application/problem+json")))]
+        (status = 404, body = ProblemDocument<'static>,
+            content_type = "application/problem+json")))]
 pub async fn disconnect(
     State(app): State<App>,
     caller: Caller,

@@ -63,8 +63,10 @@ pub struct PastStatusBody {
 #[utoipa::path(get, path = "/v1/users/{id}/status", tag = "Presence",
     params(("id" = String, Path), StatusQuery),
     responses((status = 200, body = StatusBody),
-        (status = 404, body = ProblemDocument<'static>, content_type = "application/problem+json"),
-        (status = 503, body = ProblemDocument<'static>, content_type = "application/problem+json")))]
+        (status = 404, body = ProblemDocument<'static>,
+            content_type = "application/problem+json"),
+        (status = 503, body = ProblemDocument<'static>,
+            content_type = "application/problem+json")))]
 pub async fn status(
     State(app): State<App>,
     caller: Caller,
