@@ -12,7 +12,8 @@ select 'presence'::text as aggregate_type,
             'session', e.session_id,
             'reason', e.reason,
             case when e.type in ('action_allowed', 'action_refused')
-                 then 'action' else 'source' end, w.word)) || coalesce(e.data, '{}'))::json as payload,
+                 then 'action' else 'source' end,
+            w.word)) || coalesce(e.data, '{}'))::json as payload,
        json_build_object('position', e.position, 'actor', e.actor_no) as metadata
 from event e
 left join word w on w.word_no = e.word_no

@@ -2,8 +2,8 @@
 //!
 //! Whatever arrived while one batch was being committed is the next batch. The queue is bounded;
 //! what does not fit is refused at once, never dropped later. A lost answer is asked for again
-//! under the same batch's id before new work is taken, so nothing is written twice and nothing that was
-//! acknowledged is lost.
+//! under the same batch's id before new work is taken: so nothing is written twice, and nothing
+//! that was acknowledged is lost.
 
 use std::collections::VecDeque;
 use std::sync::Arc;

@@ -77,18 +77,34 @@ pub async fn at_position(pool: &PgPool, position: Position) -> Result<Option<Log
     row.as_ref().map(read).transpose()
 }
 
-/// Events in position order, above a position; heartbeats only where asked for.
+/// Positions that one statement looks through for heartbeats, which have no tree to walk.
+const WINDOW: Position = 20_000;
+
+/// Events in position order, above a position and up to `head`; heartbeats only where asked for.
 pub async fn log(
     pool: &PgPool,
     after: Position,
+    head: Position,
     heartbeats: bool,
-    limit: i64,
+    limit: usize,
 ) -> Result<Vec<LoggedEvent>, Error> {
+    let window = if heartbeats { WINDOW } else { Position::MAX };
     let statement = format!(
-        "{SELECT} where e.position > $1 and (e.class = 'T' or $2) order by e.position limit $3"
+        "{SELECT} where e.position > $1 and e.position <= $2 and (e.class = 'T' or $3)
+         order by e.position limit $4"
     );
-    let query = sqlx::query(&statement).bind(after).bind(heartbeats).bind(limit);
-    query.fetch_all(pool).await?.iter().map(read).collect()
+    let mut events = Vec::new();
+    let mut from = after;
+    while from < head && events.len() < limit {
+        let to = from.saturating_add(window).min(head);
+        let missing = (limit - events.len()) as i64;
+        let query = sqlx::query(&statement).bind(from).bind(to).bind(heartbeats).bind(missing);
+        for row in query.fetch_all(pool).await? {
+            events.push(read(&row)?);
+        }
+        from = to;
+    }
+    Ok(events)
 }
 
 fn read(row: &PgRow) -> Result<LoggedEvent, Error> {
@@ -138,7 +154,7 @@ pub struct AsOf {
     pub status: Status,
     /// When it began.
     pub since: Timestamp,
-    /// Latest login or heartbeat known by then.
+    /// Latest sign of life among the transitions; plain heartbeats are not looked through.
     pub last_seen: Option<Timestamp>,
     /// Whether others were shown `offline`.
     pub invisible: bool,
@@ -152,21 +168,19 @@ pub async fn as_of(pool: &PgPool, user: UserNo, at: Timestamp) -> Result<Option<
         select l.to_status::text as status,
                coalesce((select max(occurred_at) from own where from_status <> to_status),
                         (select min(occurred_at) from own)) as since,
-               (select max(h.occurred_at) from event h where h.class = 'H' and h.user_no = $1
-                   and h.occurred_at between $2 - interval '1 day' and $2) as beaten,
-               (select max(occurred_at) from own where type = 'session_opened') as opened,
+               (select max(occurred_at) from own
+                   where type in ('session_opened', 'session_resumed', 'activity_changed'))
+                   as last_seen,
                coalesce((select (data ->> 'invisible')::boolean from own
                    where type = 'visibility_changed' order by sequence desc limit 1), false)
                    as invisible
           from own l order by l.occurred_at desc, l.sequence desc limit 1";
     let row = sqlx::query(statement).bind(user.0).bind(at).fetch_optional(pool).await?;
     let Some(row) = row else { return Ok(None) };
-    let beaten: Option<Timestamp> = row.try_get("beaten")?;
-    let opened: Option<Timestamp> = row.try_get("opened")?;
     Ok(Some(AsOf {
         status: parsed(&row, "status")?.unwrap_or_default(),
         since: row.try_get("since")?,
-        last_seen: beaten.max(opened),
+        last_seen: row.try_get("last_seen")?,
         invisible: row.try_get("invisible")?,
     }))
 }

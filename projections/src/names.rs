@@ -47,6 +47,25 @@ impl Names {
         Ok(found.map(|no| self.met(user_id, UserNo(no))))
     }
 
+    /// The numbers of users, in their order; one query for all that this node has not met.
+    pub async fn find_all(&self, users: &[UserId]) -> Result<Vec<Option<UserNo>>, Error> {
+        let missing = users.iter().filter(|user| self.remembered(user).is_none());
+        let missing: Vec<&str> = missing.map(UserId::as_str).collect();
+        if !missing.is_empty() {
+            let found: Vec<(i64, String)> =
+                sqlx::query_as("select user_no, user_id from account where user_id = any($1)")
+                    .bind(missing)
+                    .fetch_all(&self.pool)
+                    .await?;
+            for (no, user_id) in found {
+                if let Ok(user_id) = user_id.parse() {
+                    self.remember(user_id, UserNo(no));
+                }
+            }
+        }
+        Ok(users.iter().map(|user| self.remembered(user)).collect())
+    }
+
     /// The user's number; a new one for a user who has none.
     pub async fn number(&self, user_id: &UserId) -> Result<UserNo, Error> {
         if let Some(user_no) = self.find(user_id).await? {

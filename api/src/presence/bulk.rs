@@ -110,12 +110,9 @@ async fn by_name<'a>(
         let detail = format!("at most {USERS_MAX} users at once");
         return Err(Problem::rule("too_many_users", detail));
     }
-    let mut numbers = Vec::with_capacity(users.len());
-    for user in &users {
-        // A number that nobody has: looked up like the others, and found nowhere.
-        let number = app.realm.names().find(user).await?;
-        numbers.push(number.unwrap_or(UserNo(0)));
-    }
+    let numbers = app.realm.names().find_all(&users).await?;
+    // A number that nobody has: looked up like the others, and found nowhere.
+    let numbers: Vec<UserNo> = numbers.into_iter().map(Option::unwrap_or_default).collect();
     let look = |seen: Seen<'_>| StatusBody::of(seen, App::audience(caller, seen.user_id));
     let found = app.realm.look(&numbers, consistency, look).await?;
     let mut items = Vec::with_capacity(users.len());

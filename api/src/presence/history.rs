@@ -93,9 +93,9 @@ pub async fn log(
     let limit = page_limit(query.limit)?;
     let head = app.realm.position();
     let (after, heartbeats) = (query.after, query.heartbeats);
-    let events = history::log(app.realm.pool(), after, heartbeats, limit as i64).await?;
+    let events = history::log(app.realm.pool(), after, head, heartbeats, limit).await?;
     let items: Vec<EventBody> = events.into_iter().map(EventBody::from).collect();
     let last = items.last().map_or(after, |event| event.position);
-    let next = if items.len() < limit { last.max(head).max(after) } else { last };
-    Ok(no_store(Json(LogBody { items, next, head: head.max(last) })))
+    let next = if items.len() < limit { head.max(after) } else { last };
+    Ok(no_store(Json(LogBody { items, next, head })))
 }
