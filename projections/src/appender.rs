@@ -17,7 +17,7 @@ use tokio::sync::mpsc;
 use crate::batch::{ACCEPTED, Answer, Batch, Beat, COMMANDS_MAX, Decided, age_us};
 use crate::db::Database;
 use crate::queue::{Accepted, Beaten, Filling, Job, Load, Verdict};
-use crate::realm::Shared;
+use crate::shared::Shared;
 use crate::{Error, leaves, load};
 
 /// A node appends an empty batch when it had nothing to append for so long: that somebody listens

@@ -169,7 +169,8 @@ pub async fn as_of(pool: &PgPool, user: UserNo, at: Timestamp) -> Result<Option<
                coalesce((select max(occurred_at) from own where from_status <> to_status),
                         (select min(occurred_at) from own)) as since,
                (select max(occurred_at) from own
-                   where type in ('session_opened', 'session_resumed', 'activity_changed'))
+                   where type in ('session_opened', 'session_resumed')
+                      or (type = 'activity_changed' and actor_no is not null))
                    as last_seen,
                coalesce((select (data ->> 'invisible')::boolean from own
                    where type = 'visibility_changed' order by sequence desc limit 1), false)

@@ -5,6 +5,7 @@
 //!
 //! In reading order:
 //! - [`realm`]: one database = one log; what the server calls
+//! - [`shared`]: what the parts of a node share
 //! - [`db`]: connections, roles and migrations
 //! - [`clock`]: the database's clock, as well as a node can know it
 //! - [`store`]: cqrs-es' `EventStore` over our log, and the ten-line `execute`
@@ -33,6 +34,7 @@ pub mod queue;
 pub mod realm;
 pub mod revocation;
 pub mod roster;
+pub mod shared;
 pub mod store;
 pub mod tail;
 

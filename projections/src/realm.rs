@@ -1,25 +1,22 @@
 //! One database = one log = one total order: a realm. What the server calls.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use domain::{Command, Policy, Position, Presence, SessionId, Silence, Silences, UserId, UserNo};
+use domain::{Command, Policy, Position, Presence, SessionId, Silences, UserId, UserNo};
 use domain::{Timestamp, lapse};
-use sqlx::{Connection, PgConnection, PgPool};
-use tokio::sync::Notify;
+use sqlx::{Connection, PgPool};
 use tokio::task::JoinHandle;
-use tokio_util::sync::CancellationToken;
 
 use crate::appender::Appender;
 use crate::batch::Beat;
-use crate::clock::LogClock;
 use crate::db::Database;
 use crate::names::Names;
 use crate::policy::Policies;
 use crate::queue::{Beaten, Job, Queue};
 use crate::revocation::{self, Revocation};
 use crate::roster::Roster;
+use crate::shared::{OnRevoked, Shared};
 use crate::store::{Asked, Executed, PresenceStore};
 use crate::{Error, leaves, load, policy, tail};
 
@@ -37,71 +34,7 @@ pub struct RealmOptions {
     /// The policy of a new database.
     pub seed: Policy,
     /// Hears of every revoked token, some of them several times.
-    pub on_revoked: Box<dyn Fn(Vec<Revocation>) + Send + Sync>,
-}
-
-/// What the parts of a node share.
-pub struct Shared {
-    pub(crate) clock: LogClock,
-    pub(crate) roster: Roster,
-    pub(crate) names: Names,
-    pub(crate) queue: Queue,
-    pub(crate) pool: PgPool,
-    pub(crate) behind: Notify,
-    pub(crate) stopping: CancellationToken,
-    pub(crate) give_up: CancellationToken,
-    policy: RwLock<Arc<Policy>>,
-    silences: RwLock<Silences>,
-    on_revoked: Box<dyn Fn(Vec<Revocation>) + Send + Sync>,
-    revocations_known: AtomicBool,
-}
-
-impl std::fmt::Debug for Shared {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Shared")
-    }
-}
-
-impl Shared {
-    pub(crate) fn policy(&self) -> Arc<Policy> {
-        Arc::clone(&self.policy.read().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    pub(crate) fn set_policy(&self, policy: Policy) {
-        let mut known = self.policy.write().unwrap_or_else(PoisonError::into_inner);
-        if **known != policy {
-            tracing::info!(?policy, "the policy changed");
-            *known = Arc::new(policy);
-        }
-    }
-
-    pub(crate) fn silences(&self) -> Silences {
-        self.silences.read().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    pub(crate) fn set_silences(&self, silences: Silences) {
-        *self.silences.write().unwrap_or_else(PoisonError::into_inner) = silences;
-    }
-
-    pub(crate) fn add_silence(&self, silence: Silence) {
-        let known = self.silences();
-        if known.iter().all(|other| other.from != silence.from) {
-            self.set_silences(known.with(silence));
-        }
-    }
-
-    pub(crate) async fn revocations_read(
-        &self,
-        connection: &mut PgConnection,
-    ) -> Result<(), Error> {
-        let recent_only = self.revocations_known.load(Ordering::Relaxed);
-        let revoked = revocation::read(connection, recent_only).await?;
-        self.revocations_known.store(true, Ordering::Relaxed);
-        if !revoked.is_empty() {
-            (self.on_revoked)(revoked);
-        }
-        Ok(())
-    }
+    pub on_revoked: OnRevoked,
 }
 
 /// How a read wants its answer.
@@ -150,20 +83,9 @@ impl Realm {
         leaves::make_ahead(&database).await?;
         let (queue, jobs) = Queue::bounded(options.queue_max);
         let pool = database.pool();
-        let shared = Arc::new(Shared {
-            clock: LogClock::default(),
-            roster: Roster::default(),
-            names: Names::new(pool.clone()),
-            queue: queue.clone(),
-            pool: pool.clone(),
-            behind: Notify::new(),
-            stopping: CancellationToken::new(),
-            give_up: CancellationToken::new(),
-            policy: RwLock::new(Arc::new(options.seed.clone())),
-            silences: RwLock::default(),
-            on_revoked: options.on_revoked,
-            revocations_known: AtomicBool::new(false),
-        });
+        let shared =
+            Shared::new(pool.clone(), queue.clone(), options.seed.clone(), options.on_revoked);
+        let shared = Arc::new(shared);
         fill(&database, &shared).await?;
         let appender = Appender::new(database.clone(), Arc::clone(&shared), jobs);
         let tail = tail::run(database.clone(), Arc::clone(&shared), shared.stopping.clone());
@@ -419,7 +341,7 @@ impl Realm {
     /// Revokes a token on every node within a second, on this one at once.
     pub async fn revoke(&self, revocation: Revocation) -> Result<(), Error> {
         revocation::revoke(&self.shared.pool, &revocation).await?;
-        (self.shared.on_revoked)(vec![revocation]);
+        self.shared.tell_revoked(vec![revocation]);
         Ok(())
     }
 }

@@ -17,7 +17,7 @@ use tokio::sync::{Mutex, OwnedMutexGuard};
 use crate::batch::Decided;
 use crate::columns::word;
 use crate::queue::{Accepted, Job, Verdict};
-use crate::realm::Shared;
+use crate::shared::Shared;
 use crate::{Error, load};
 
 /// How often a command is decided before it is given up as overtaken.

@@ -11,7 +11,7 @@ use sqlx::{Connection, PgConnection, Row};
 use tokio_util::sync::CancellationToken;
 
 use crate::db::Database;
-use crate::realm::Shared;
+use crate::shared::Shared;
 use crate::{Error, load, policy};
 
 /// Between two looks at the log, where no hint wakes.

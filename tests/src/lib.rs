@@ -1,1 +1,24 @@
-//! Test harness.
+//! What the tests stand on: a private PostgreSQL, a clock that can be moved, nodes, clients.
+//!
+//! In reading order:
+//! - [`cluster`]: one PostgreSQL for a whole run, a database for each test
+//! - [`clock`]: the test's time
+//! - [`world`]: nodes on one database, from start to [`World::finish`]; [`node`]: one of them
+//! - [`client`]: HTTP with a token
+//! - [`wait`]: conditions awaited with a bound
+//! - [`invariants`]: what holds of every log at any time
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+
+pub mod client;
+pub mod clock;
+pub mod cluster;
+pub mod invariants;
+pub mod node;
+pub mod wait;
+pub mod world;
+
+pub use client::{Answer, Client};
+pub use node::TestNode;
+pub use wait::{eventually, within};
+pub use world::{Options, World};
