@@ -107,20 +107,23 @@ begin
     if beats > 0 then
         with beat as (
             update live_session l
-               set last_seen = greatest(l.last_seen, v_taken - h.age_us * us),
-                   idle_ms = case when l.last_seen <= v_taken - h.age_us * us
-                                  then h.idle_ms else l.idle_ms end,
+               set last_seen = greatest(l.last_seen, h.at),
+                   idle_ms = case when l.last_seen <= h.at then h.idle_ms else l.idle_ms end,
                    lease_ms = h.lease_ms,
                    -- Unchanged, and so HOT, unless the lease was shortened meanwhile.
-                   check_at = least(l.check_at, v_taken - h.age_us * us + h.lease_ms * ms)
-              from unnest(h_session, h_age_us, h_idle_ms, h_lease_ms, h_active)
-                   with ordinality h (session_id, age_us, idle_ms, lease_ms, active, i)
+                   check_at = case when h.lease_ms < l.lease_ms
+                                   then least(l.check_at, h.at + h.lease_ms * ms)
+                                   else l.check_at end
+              -- `offset 0`: each instant is computed once.
+              from (select u.*, v_taken - u.age_us * us as at
+                      from unnest(h_session, h_age_us, h_idle_ms, h_lease_ms, h_active)
+                           with ordinality u (session_id, age_us, idle_ms, lease_ms, active, i)
+                    offset 0) h
              where l.session_id = h.session_id
                and l.active = h.active
-               and v_taken - h.age_us * us
-                   < case when l.last_seen >= v_quiet then l.last_seen + l.lease_ms * ms
+               and h.at < case when l.last_seen >= v_quiet then l.last_seen + l.lease_ms * ms
                           else lease_end(l.last_seen, l.lease_ms) end
-            returning h.i, l.user_no, l.session_id, v_taken - h.age_us * us as at, h.idle_ms
+            returning h.i, l.user_no, l.session_id, h.at, h.idle_ms
         ), logged as (
             insert into event_h (position, class, type, user_no, session_id, occurred_at,
                                  recorded_at, idle_ms)
