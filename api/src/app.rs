@@ -89,14 +89,15 @@ impl From<Error> for Problem {
             Error::ShuttingDown => {
                 Self::unavailable("shutting_down", "this node is shutting down; try another")
             }
-            Error::Database(cause) => {
+            Error::Database(_) if error.is_transient() => {
                 Self::unavailable("database_unavailable", "the database cannot be reached")
-                    .caused_by(cause)
+                    .caused_by(error)
             }
             Error::Policy(refusal) => Self::rule("policy_refused", refusal.to_string()),
-            Error::Migration(_) | Error::Unsupported(_) | Error::Undecodable(_) => {
-                Self::internal(error)
-            }
+            Error::Database(_)
+            | Error::Migration(_)
+            | Error::Unsupported(_)
+            | Error::Undecodable(_) => Self::internal(error),
         }
     }
 }

@@ -2,10 +2,12 @@
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
+use axum::http::StatusCode;
 use axum::routing::get;
-use utoipa::OpenApi;
-use utoipa::openapi::OpenApi as Document;
+use utoipa::openapi::path::Operation;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
+use utoipa::openapi::{ContentBuilder, OpenApi as Document, PathItem, Ref, RefOr, ResponseBuilder};
+use utoipa::{OpenApi, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -14,6 +16,7 @@ use crate::layers::{self, EdgeSettings};
 use crate::presence::{
     bulk, claims, explain, guards, heartbeat, history, policy, sessions, status,
 };
+use crate::problem::ProblemDocument;
 use crate::{extract, import, ops};
 
 /// The description's head.
@@ -63,14 +66,58 @@ fn described() -> OpenApiRouter<App> {
         .routes(routes!(ops::noop))
 }
 
+/// What every call that needs a token may answer besides: it is not repeated at each.
+const ALWAYS: [(&str, &str); 4] = [
+    ("400", "Malformed, or an unknown field or parameter"),
+    ("401", "No token, or none that is believed"),
+    ("429", "Too many requests; see Retry-After"),
+    ("503", "Not now; see Retry-After"),
+];
+
+/// The routes and their description, made complete.
+fn parts() -> (Router<App>, Document) {
+    let (router, mut document) = described().split_for_parts();
+    document.paths.paths.values_mut().flat_map(operations).for_each(complete);
+    (router, document)
+}
+
+fn operations(item: &mut PathItem) -> impl Iterator<Item = &mut Operation> {
+    let PathItem { get, put, post, delete, .. } = item;
+    [get, put, post, delete].into_iter().flatten()
+}
+
+/// Every answer is described, as OpenAPI asks for: where nothing else is said, by its status.
+fn complete(operation: &mut Operation) {
+    let responses = &mut operation.responses.responses;
+    if operation.security.is_none() {
+        for (status, description) in ALWAYS {
+            let problem = Ref::from_schema_name(ProblemDocument::name());
+            let content = ContentBuilder::new().schema(Some(problem)).build();
+            let response = ResponseBuilder::new()
+                .description(description)
+                .content("application/problem+json", content)
+                .build();
+            responses.entry(status.to_owned()).or_insert_with(|| response.into());
+        }
+    }
+    for (status, response) in responses {
+        if let RefOr::T(response) = response
+            && response.description.is_empty()
+        {
+            let known = status.parse().ok().and_then(|status: StatusCode| status.canonical_reason());
+            known.unwrap_or(status).clone_into(&mut response.description);
+        }
+    }
+}
+
 /// The OpenAPI description of everything that is served.
 pub fn document() -> Document {
-    described().split_for_parts().1
+    parts().1
 }
 
 /// Everything that is served, with the edge around it.
 pub fn router(app: App, edge: &EdgeSettings) -> Router {
-    let (router, document) = described().split_for_parts();
+    let (router, document) = parts();
     let docs = utoipa_swagger_ui::SwaggerUi::new("/docs")
         .config(utoipa_swagger_ui::Config::from("/openapi.json"));
     let router = router

@@ -31,3 +31,16 @@ pub enum Error {
     #[error("{0}")]
     Policy(#[from] domain::policy::PolicyRefusal),
 }
+
+impl Error {
+    /// The database is away, starting or overfull: the same may succeed a moment later.
+    pub fn is_transient(&self) -> bool {
+        let Self::Database(error) = self else { return false };
+        let Some(database) = error.as_database_error() else {
+            return !matches!(error, sqlx::Error::RowNotFound | sqlx::Error::ColumnDecode { .. });
+        };
+        let code = database.code().unwrap_or_default();
+        // Connections, resources, conflicts, interventions and faults of the system, in this order.
+        matches!(code.get(..2), Some("08" | "53" | "40" | "55" | "57" | "58"))
+    }
+}

@@ -163,7 +163,8 @@ pub struct AsOf {
 /// The status of a user at `at`, of what happened by then; none before the user's first event.
 pub async fn as_of(pool: &PgPool, user: UserNo, at: Timestamp) -> Result<Option<AsOf>, Error> {
     let statement = "with own as (
-            select occurred_at, sequence, from_status, to_status, type, data from event
+            select occurred_at, sequence, from_status, to_status, type, actor_no, data
+              from event
              where class = 'T' and user_no = $1 and occurred_at <= $2)
         select l.to_status::text as status,
                coalesce((select max(occurred_at) from own where from_status <> to_status),

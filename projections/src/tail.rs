@@ -72,7 +72,8 @@ async fn catch_up(shared: &Shared, connection: &mut PgConnection) -> Result<(), 
         .await?;
     let head = newest(&mut snapshot).await?.map_or(head, |(head, _)| head);
     let changed: Vec<i64> = sqlx::query_scalar(
-        "select distinct user_no from event_t where position > $1 and user_no is not null",
+        "select distinct user_no from event
+         where class = 'T' and position > $1 and user_no is not null",
     )
     .bind(known)
     .fetch_all(&mut *snapshot)

@@ -6,6 +6,7 @@
 //! - [`world`]: nodes on one database, from start to [`World::finish`]; [`node`]: one of them
 //! - [`client`]: HTTP with a token
 //! - [`wait`]: conditions awaited with a bound
+//! - [`process`]: the real binary, and what the fault tests do to it
 //! - [`invariants`]: what holds of every log at any time
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
@@ -15,6 +16,7 @@ pub mod clock;
 pub mod cluster;
 pub mod invariants;
 pub mod node;
+pub mod process;
 pub mod wait;
 pub mod world;
 

@@ -82,8 +82,9 @@ pub async fn health(State(app): State<App>, _caller: Caller) -> Json<HealthBody>
 }
 
 /// Prometheus metrics: from this machine, or for an admin.
-#[utoipa::path(get, path = "/metrics", tag = "Operations",
+#[utoipa::path(get, path = "/metrics", tag = "Operations", security((), ("token" = [])),
     responses((status = 200, body = String, content_type = "text/plain"),
+        (status = 401, body = ProblemDocument<'static>, content_type = "application/problem+json"),
         (status = 403, body = ProblemDocument<'static>,
             content_type = "application/problem+json")))]
 pub async fn metrics(
@@ -108,7 +109,7 @@ pub async fn metrics(
 
 /// Does nothing, through everything a heartbeat goes through but the log: what the machine and the
 /// edge can do at most.
-#[utoipa::path(post, path = "/noop", tag = "Operations", request_body = BeatBody,
+#[utoipa::path(post, path = "/noop", tag = "Operations", request_body = Option<BeatBody>,
     responses((status = 200, body = OkBody)))]
 pub async fn noop(_caller: Caller, _body: OptionalJson<BeatBody>) -> Json<OkBody> {
     Json(OkBody { status: "ok" })

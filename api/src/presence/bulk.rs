@@ -29,6 +29,7 @@ pub struct ManyQuery {
     #[param(inline)]
     status: Option<StatusName>,
     /// Items of a page: 1 to 1000, 100 if not given.
+    #[param(minimum = 1, maximum = 1000)]
     limit: Option<u32>,
     /// Where the page begins.
     cursor: Option<String>,
@@ -57,10 +58,21 @@ pub struct ManyRequest {
     min_position: Option<i64>,
 }
 
+/// What a list of statuses looks like: by name, or by page.
+#[derive(ToSchema)]
+#[serde(untagged)]
+#[allow(dead_code, reason = "describes two answers of one call")]
+enum StatusesOrPage {
+    ByName(ManyBody),
+    Page(Page<StatusBody>),
+}
+
 /// Many statuses by name, or a list by status.
-#[utoipa::path(get, path = "/v1/status", tag = "Presence", params(ManyQuery),
+#[utoipa::path(get, path = "/v1/status", tag = "Presence",
+    operation_id = "get_statuses",
+    params(ManyQuery),
     responses((status = 200, description = "With `users`: items, unknown, position, server_time. \
-            Else a page of statuses.", body = ManyBody),
+            Else a page of statuses.", body = StatusesOrPage),
         (status = 304, description = "As the given ETag has it"),
         (status = 422, body = ProblemDocument<'static>,
             content_type = "application/problem+json")))]
@@ -80,8 +92,11 @@ pub async fn many(
 }
 
 /// Many statuses by name, for lists too long for a URL.
-#[utoipa::path(post, path = "/v1/status/query", tag = "Presence", request_body = ManyRequest,
+#[utoipa::path(post, path = "/v1/status/query", tag = "Presence",
+    operation_id = "query_statuses",
+    request_body = ManyRequest,
     responses((status = 200, body = ManyBody), (status = 304, description = "As the given ETag"),
+        (status = 413, body = ProblemDocument<'static>, content_type = "application/problem+json"),
         (status = 422, body = ProblemDocument<'static>,
             content_type = "application/problem+json")))]
 pub async fn query(
@@ -226,6 +241,7 @@ pub struct SummaryBody {
 
 /// Counts users by status, and live sessions.
 #[utoipa::path(get, path = "/v1/status/summary", tag = "Presence",
+    operation_id = "count_statuses",
     responses((status = 200, body = SummaryBody)))]
 pub async fn summary(State(app): State<App>, caller: Caller) -> Result<Response, Problem> {
     app.realm.refresh_doubtful().await?;

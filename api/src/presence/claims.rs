@@ -47,10 +47,12 @@ pub struct ClearRequest {
 
 /// Asserts a status: users `manual`, services `system:<name>`, admins `admin`.
 #[utoipa::path(put, path = "/v1/users/{id}/claims/{source}", tag = "Presence",
+    operation_id = "set_claim",
     params(("id" = String, Path), ("source" = String, Path)), request_body = ClaimRequest,
     responses((status = 200, body = StatusBody),
         (status = 403, body = ProblemDocument<'static>,
             content_type = "application/problem+json"),
+        (status = 404, body = ProblemDocument<'static>, content_type = "application/problem+json"),
         (status = 422, body = ProblemDocument<'static>,
             content_type = "application/problem+json")))]
 pub async fn set(
@@ -85,12 +87,14 @@ pub async fn set(
 
 /// Takes a claim back. Repeatable.
 #[utoipa::path(delete, path = "/v1/users/{id}/claims/{source}", tag = "Presence",
-    params(("id" = String, Path), ("source" = String, Path)), request_body = ClearRequest,
+    operation_id = "clear_claim",
+    params(("id" = String, Path), ("source" = String, Path)), request_body = Option<ClearRequest>,
     responses((status = 200, body = StatusBody),
         (status = 403, body = ProblemDocument<'static>,
             content_type = "application/problem+json"),
         (status = 404, body = ProblemDocument<'static>,
-            content_type = "application/problem+json")))]
+            content_type = "application/problem+json"),
+        (status = 422, body = ProblemDocument<'static>, content_type = "application/problem+json")))]
 pub async fn clear(
     State(app): State<App>,
     caller: Caller,
@@ -117,10 +121,12 @@ pub struct VisibilityRequest {
 
 /// Goes invisible, or comes back. Repeatable.
 #[utoipa::path(put, path = "/v1/users/{id}/visibility", tag = "Presence",
+    operation_id = "set_visibility",
     params(("id" = String, Path)), request_body = VisibilityRequest,
     responses((status = 200, body = StatusBody),
         (status = 403, body = ProblemDocument<'static>,
-            content_type = "application/problem+json")))]
+            content_type = "application/problem+json"),
+        (status = 404, body = ProblemDocument<'static>, content_type = "application/problem+json")))]
 pub async fn visibility(
     State(app): State<App>,
     caller: Caller,

@@ -43,8 +43,10 @@ pub struct ExplainBody {
 
 /// Explains a status.
 #[utoipa::path(get, path = "/v1/users/{id}/explain", tag = "Presence",
+    operation_id = "explain_status",
     params(("id" = String, Path)),
     responses((status = 200, body = ExplainBody),
+        (status = 403, body = ProblemDocument<'static>, content_type = "application/problem+json"),
         (status = 404, body = ProblemDocument<'static>,
             content_type = "application/problem+json")))]
 pub async fn explain(

@@ -51,6 +51,7 @@ pub struct GuardClaimRequest {
     /// `system:<name>`.
     source: String,
     /// Set to this; null: cleared.
+    #[schema(required = true)]
     #[serde(deserialize_with = "present")]
     status: Option<StatusName>,
     /// What must be there before.
@@ -85,8 +86,10 @@ pub struct AllowedBody {
 
 /// Asks a guard. 409 `status_refused`, `claim_conflict` or `sequence_changed` where it refuses.
 #[utoipa::path(post, path = "/v1/users/{id}/guard", tag = "Presence",
+    operation_id = "ask_guard",
     params(("id" = String, Path)), request_body = GuardRequest,
     responses((status = 200, body = AllowedBody),
+        (status = 403, body = ProblemDocument<'static>, content_type = "application/problem+json"),
         (status = 404, body = ProblemDocument<'static>,
             content_type = "application/problem+json"),
         (status = 409, body = ProblemDocument<'static>,
@@ -142,8 +145,11 @@ pub struct GuardAnswer {
 }
 
 /// Asks many guards, for a planner's board.
-#[utoipa::path(post, path = "/v1/guards", tag = "Presence", request_body = GuardsRequest,
+#[utoipa::path(post, path = "/v1/guards", tag = "Presence",
+    operation_id = "ask_guards",
+    request_body = GuardsRequest,
     responses((status = 200, body = GuardsBody),
+        (status = 403, body = ProblemDocument<'static>, content_type = "application/problem+json"),
         (status = 422, body = ProblemDocument<'static>,
             content_type = "application/problem+json")))]
 pub async fn guards(

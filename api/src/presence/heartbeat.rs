@@ -51,7 +51,8 @@ pub struct BeatenBody {
 
 /// Keeps a session alive.
 #[utoipa::path(post, path = "/v1/sessions/{id}/heartbeat", tag = "Presence",
-    params(("id" = Uuid, Path)), request_body = BeatBody,
+    operation_id = "send_heartbeat",
+    params(("id" = Uuid, Path)), request_body = Option<BeatBody>,
     responses((status = 200, body = BeatenBody),
         (status = 403, body = ProblemDocument<'static>,
             content_type = "application/problem+json"),
@@ -147,11 +148,14 @@ pub struct RejectedBeat {
 
 /// Keeps many sessions alive: an array, or one object a line (NDJSON).
 #[utoipa::path(post, path = "/v1/heartbeats", tag = "Presence",
+    operation_id = "send_heartbeats",
     request_body(content((Vec<BatchedBeat> = "application/json"),
         (String = "application/x-ndjson"))),
     responses((status = 200, body = BatchBody),
+        (status = 403, body = ProblemDocument<'static>, content_type = "application/problem+json"),
         (status = 413, body = ProblemDocument<'static>,
             content_type = "application/problem+json"),
+        (status = 415, body = ProblemDocument<'static>, content_type = "application/problem+json"),
         (status = 422, body = ProblemDocument<'static>,
             content_type = "application/problem+json")))]
 pub async fn heartbeats(

@@ -21,6 +21,7 @@ use crate::shapes::{EventBody, Page};
 #[into_params(parameter_in = Query)]
 pub struct TransitionsQuery {
     /// Items of a page: 1 to 1000, 100 if not given.
+    #[param(minimum = 1, maximum = 1000)]
     limit: Option<u32>,
     /// Where the page begins.
     cursor: Option<String>,
@@ -28,10 +29,13 @@ pub struct TransitionsQuery {
 
 /// The transitions of a user, oldest first.
 #[utoipa::path(get, path = "/v1/users/{id}/transitions", tag = "History",
+    operation_id = "list_transitions",
     params(("id" = String, Path), TransitionsQuery),
     responses((status = 200, body = Page<EventBody>),
+        (status = 403, body = ProblemDocument<'static>, content_type = "application/problem+json"),
         (status = 404, body = ProblemDocument<'static>,
-            content_type = "application/problem+json")))]
+            content_type = "application/problem+json"),
+        (status = 422, body = ProblemDocument<'static>, content_type = "application/problem+json")))]
 pub async fn transitions(
     State(app): State<App>,
     caller: Caller,
@@ -61,8 +65,10 @@ pub async fn transitions(
 pub struct LogQuery {
     /// Events above this position.
     #[serde(default)]
+    #[param(value_type = Option<i64>)]
     after: Position,
     /// At most so many: 1 to 1000, 100 if not given.
+    #[param(minimum = 1, maximum = 1000)]
     limit: Option<u32>,
     /// Heartbeats too.
     #[serde(default)]
@@ -80,10 +86,13 @@ pub struct LogBody {
 }
 
 /// Events in position order.
-#[utoipa::path(get, path = "/v1/log", tag = "History", params(LogQuery),
+#[utoipa::path(get, path = "/v1/log", tag = "History",
+    operation_id = "read_log",
+    params(LogQuery),
     responses((status = 200, body = LogBody),
         (status = 403, body = ProblemDocument<'static>,
-            content_type = "application/problem+json")))]
+            content_type = "application/problem+json"),
+        (status = 422, body = ProblemDocument<'static>, content_type = "application/problem+json")))]
 pub async fn log(
     State(app): State<App>,
     caller: Caller,

@@ -101,13 +101,16 @@ impl PolicyRequest {
 
 /// The policy in force.
 #[utoipa::path(get, path = "/v1/policy", tag = "Presence",
+    operation_id = "get_policy",
     responses((status = 200, body = PolicyBody)))]
 pub async fn get(State(app): State<App>, _caller: Caller) -> Json<PolicyBody> {
     Json(PolicyBody::of(&app.realm.policy(), app.realm.position()))
 }
 
 /// Changes the policy, on every node within a second. The change is an event.
-#[utoipa::path(put, path = "/v1/policy", tag = "Presence", request_body = PolicyRequest,
+#[utoipa::path(put, path = "/v1/policy", tag = "Presence",
+    operation_id = "change_policy",
+    request_body = PolicyRequest,
     responses((status = 200, body = PolicyBody),
         (status = 403, body = ProblemDocument<'static>,
             content_type = "application/problem+json"),

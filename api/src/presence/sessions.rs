@@ -55,9 +55,12 @@ pub struct OpenedBody {
 }
 
 /// Opens a session. Repeatable: the same open `session_id` answers the same without an event.
-#[utoipa::path(post, path = "/v1/sessions", tag = "Presence", request_body = OpenBody,
+#[utoipa::path(post, path = "/v1/sessions", tag = "Presence",
+    operation_id = "open_session",
+    request_body = Option<OpenBody>,
     responses((status = 201, body = OpenedBody), (status = 200, body = OpenedBody,
         description = "The session was open already"),
+        (status = 403, body = ProblemDocument<'static>, content_type = "application/problem+json"),
         (status = 409, body = ProblemDocument<'static>,
             content_type = "application/problem+json"),
         (status = 410, body = ProblemDocument<'static>,
@@ -230,6 +233,7 @@ pub struct ClosedBody {
 
 /// Ends a session. Repeatable: one event.
 #[utoipa::path(delete, path = "/v1/sessions/{id}", tag = "Presence",
+    operation_id = "close_session",
     params(("id" = Uuid, Path), CloseQuery),
     responses((status = 200, body = ClosedBody),
         (status = 403, body = ProblemDocument<'static>,
@@ -306,8 +310,10 @@ pub struct SessionsBody {
 
 /// Lists the live sessions of a user, oldest first.
 #[utoipa::path(get, path = "/v1/users/{id}/sessions", tag = "Presence",
+    operation_id = "list_sessions",
     params(("id" = String, Path)),
     responses((status = 200, body = SessionsBody),
+        (status = 403, body = ProblemDocument<'static>, content_type = "application/problem+json"),
         (status = 404, body = ProblemDocument<'static>,
             content_type = "application/problem+json")))]
 pub async fn list(
@@ -343,8 +349,10 @@ pub struct DisconnectedBody {
 
 /// Ends all live sessions of a user.
 #[utoipa::path(delete, path = "/v1/users/{id}/sessions", tag = "Presence",
+    operation_id = "close_sessions",
     params(("id" = String, Path)),
     responses((status = 200, body = DisconnectedBody),
+        (status = 403, body = ProblemDocument<'static>, content_type = "application/problem+json"),
         (status = 404, body = ProblemDocument<'static>,
             content_type = "application/problem+json")))]
 pub async fn disconnect(

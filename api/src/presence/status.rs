@@ -59,10 +59,21 @@ pub struct PastStatusBody {
     settled: bool,
 }
 
+/// Now, or then.
+#[derive(ToSchema)]
+#[serde(untagged)]
+#[allow(dead_code, reason = "describes two answers of one call")]
+enum StatusNowOrThen {
+    Now(StatusBody),
+    Then(PastStatusBody),
+}
+
 /// One user's status.
 #[utoipa::path(get, path = "/v1/users/{id}/status", tag = "Presence",
+    operation_id = "get_status",
     params(("id" = String, Path), StatusQuery),
-    responses((status = 200, body = StatusBody),
+    responses((status = 200, body = StatusNowOrThen, description = "With `at`: as it was then"),
+        (status = 403, body = ProblemDocument<'static>, content_type = "application/problem+json"),
         (status = 404, body = ProblemDocument<'static>,
             content_type = "application/problem+json"),
         (status = 503, body = ProblemDocument<'static>,

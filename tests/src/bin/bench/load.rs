@@ -1,0 +1,231 @@
+//! The load generator: a closed loop, one task a connection, all on threads of their own.
+//!
+//! Each thread has a runtime of its own that shares nothing with the others: no work is stolen, no
+//! lock is taken on the way of a request, so that little of the machine goes into asking.
+
+use std::net::SocketAddr;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use futures::future;
+use hdrhistogram::Histogram;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+
+use crate::Failure;
+use crate::http::{self, Answer, Parsed};
+
+/// Threads that ask.
+const THREADS: usize = 1;
+/// Room for an answer; longer ones make more.
+const ANSWER_BYTES: usize = 16 * 1024;
+/// The longest latency that is told from longer ones, in microseconds.
+const LATENCY_US_MAX: u64 = 60_000_000;
+/// Digits of a latency.
+const LATENCY_DIGITS: u8 = 2;
+/// How long after its end a round may still wait for answers.
+const ANSWER_PATIENCE: Duration = Duration::from_secs(20);
+/// How much of an unexpected answer is shown.
+const COMPLAINT_BYTES_MAX: usize = 300;
+
+/// What one connection asks, over and over.
+pub(crate) trait Script: Send + 'static {
+    /// The next request.
+    fn next(&mut self) -> &[u8];
+    /// How many units of work the answer acknowledges; none: it is not as it should be.
+    fn acknowledged(&mut self, answer: Answer<'_>) -> Option<u64>;
+    /// Whether it may stop here when the time is over.
+    fn may_end(&self) -> bool {
+        true
+    }
+    /// Whether it has nothing more to ask, whatever the time.
+    fn is_done(&self) -> bool {
+        false
+    }
+    /// Reads an answer.
+    fn parse(bytes: &[u8]) -> Parsed {
+        http::parse(bytes)
+    }
+}
+
+/// How long a round takes.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Timing {
+    /// Before anything is counted.
+    pub(crate) warm_up: Duration,
+    /// While it is counted.
+    pub(crate) measured: Duration,
+}
+
+/// When a round begins to count and when it ends.
+#[derive(Debug, Clone, Copy)]
+struct Window {
+    from: Instant,
+    to: Instant,
+}
+
+/// What came of a round, or of one connection's part of it.
+#[derive(Debug, Clone)]
+pub(crate) struct Tally {
+    /// Units acknowledged at any time, warm-up and last answers included.
+    pub(crate) acknowledged: u64,
+    /// Units acknowledged within the window.
+    pub(crate) counted: u64,
+    /// Answers that were not as they should be, and connections that broke.
+    pub(crate) errors: u64,
+    /// The first of them.
+    pub(crate) complaint: Option<String>,
+    /// Microseconds from request to answer, of answers within the window.
+    pub(crate) latency_us: Histogram<u32>,
+}
+
+impl Tally {
+    fn new() -> Result<Self, Failure> {
+        let latency_us = Histogram::new_with_max(LATENCY_US_MAX, LATENCY_DIGITS)?;
+        Ok(Self { acknowledged: 0, counted: 0, errors: 0, complaint: None, latency_us })
+    }
+
+    fn add(&mut self, other: Self) -> Result<(), Failure> {
+        self.acknowledged += other.acknowledged;
+        self.counted += other.counted;
+        self.errors += other.errors;
+        self.complaint = self.complaint.take().or(other.complaint);
+        self.latency_us.add(other.latency_us)?;
+        Ok(())
+    }
+
+    fn complain(&mut self, what: impl FnOnce() -> String) {
+        self.errors += 1;
+        self.complaint.get_or_insert_with(what);
+    }
+
+    fn record(&mut self, latency: Duration) {
+        self.latency_us.saturating_record(latency.as_micros() as u64);
+    }
+}
+
+/// Plays every script on a connection of its own until the time is over.
+pub(crate) async fn drive<S: Script>(
+    address: SocketAddr,
+    scripts: Vec<S>,
+    timing: Timing,
+) -> Result<Tally, Failure> {
+    let from = Instant::now() + timing.warm_up;
+    let window = Window { from, to: from + timing.measured };
+    let mut shares: Vec<Vec<S>> = (0..THREADS).map(|_| Vec::new()).collect();
+    for (index, script) in scripts.into_iter().enumerate() {
+        shares[index % THREADS].push(script);
+    }
+    let mut answers = Vec::new();
+    for share in shares {
+        let (tell, told) = tokio::sync::oneshot::channel();
+        thread::Builder::new().name("generator".to_owned()).spawn(move || {
+            // An error says that nobody waits any longer.
+            drop(tell.send(generate(address, share, window)));
+        })?;
+        answers.push(told);
+    }
+    let mut all = Tally::new()?;
+    for answer in future::try_join_all(answers).await? {
+        all.add(answer?)?;
+    }
+    Ok(all)
+}
+
+fn generate<S: Script>(
+    address: SocketAddr,
+    scripts: Vec<S>,
+    window: Window,
+) -> Result<Tally, Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async move {
+        let mut tasks = Vec::with_capacity(scripts.len());
+        for script in scripts {
+            let stream = TcpStream::connect(address).await?;
+            stream.set_nodelay(true)?;
+            tasks.push(tokio::spawn(converse(stream, script, window, Tally::new()?)));
+        }
+        let mut all = Tally::new()?;
+        let patience = window.to.saturating_duration_since(Instant::now()) + ANSWER_PATIENCE;
+        for tally in tokio::time::timeout(patience, future::try_join_all(tasks)).await?? {
+            all.add(tally)?;
+        }
+        Ok(all)
+    })
+}
+
+/// One connection's part of a round.
+async fn converse<S: Script>(
+    mut stream: TcpStream,
+    mut script: S,
+    window: Window,
+    mut tally: Tally,
+) -> Tally {
+    let mut bytes = Vec::with_capacity(ANSWER_BYTES);
+    let mut began = Instant::now();
+    while !script.is_done() && (began < window.to || !script.may_end()) {
+        let answer = match ask::<S>(&mut stream, script.next(), &mut bytes).await {
+            Ok(answer) => answer,
+            Err(error) => {
+                tally.complain(|| error.to_string());
+                return tally;
+            }
+        };
+        let ended = Instant::now();
+        match script.acknowledged(answer) {
+            Some(units) => {
+                tally.acknowledged += units;
+                if ended >= window.from && ended < window.to {
+                    tally.counted += units;
+                    tally.record(ended - began);
+                }
+            }
+            None => tally.complain(|| {
+                let body = &answer.body[..answer.body.len().min(COMPLAINT_BYTES_MAX)];
+                format!("{} {}", answer.status, String::from_utf8_lossy(body))
+            }),
+        }
+        began = ended;
+    }
+    tally
+}
+
+/// Sends one request and reads its answer.
+async fn ask<'b, S: Script>(
+    stream: &mut TcpStream,
+    request: &[u8],
+    bytes: &'b mut Vec<u8>,
+) -> std::io::Result<Answer<'b>> {
+    stream.write_all(request).await?;
+    bytes.clear();
+    loop {
+        if stream.read_buf(bytes).await? == 0 {
+            return Err(std::io::ErrorKind::UnexpectedEof.into());
+        }
+        match S::parse(bytes) {
+            Parsed::Partial => {}
+            Parsed::Whole(status, body) => return Ok(Answer { status, body: &bytes[body] }),
+            Parsed::Garbled => return Err(std::io::ErrorKind::InvalidData.into()),
+        }
+    }
+}
+
+/// One request outside any round: its status and its body.
+pub(crate) async fn once(
+    address: SocketAddr,
+    request: &[u8],
+) -> Result<(u16, Vec<u8>), Failure> {
+    struct Once;
+    impl Script for Once {
+        fn next(&mut self) -> &[u8] {
+            &[]
+        }
+        fn acknowledged(&mut self, _: Answer<'_>) -> Option<u64> {
+            None
+        }
+    }
+    let mut stream = TcpStream::connect(address).await?;
+    let mut bytes = Vec::with_capacity(ANSWER_BYTES);
+    let answer = ask::<Once>(&mut stream, request, &mut bytes).await?;
+    Ok((answer.status, answer.body.to_vec()))
+}
