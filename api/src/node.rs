@@ -73,7 +73,6 @@ impl Node {
         let address = listener.local_addr()?;
         let auth = Arc::new(Auth::new(settings.auth, settings.rate).await?);
         let revoked = Arc::clone(&auth);
-        let seed = settings.seed.clone();
         let realm = Realm::join(RealmOptions {
             url: settings.database_url,
             queue_max: settings.queue_max,
@@ -85,7 +84,6 @@ impl Node {
             }),
         })
         .await?;
-        warn_of_differences(&seed, &realm.policy());
         let realm = Arc::new(realm);
         let metrics = telemetry::install_metrics();
         let app = App { realm: Arc::clone(&realm), auth: Arc::clone(&auth), metrics };
@@ -114,17 +112,6 @@ impl Node {
         // Requests that outlived their bound may still hold the realm; the log does not wait for
         // those who no longer listen.
         self.realm.leave().await;
-    }
-}
-
-/// The stored policy wins over flags; whoever gave the flags should know.
-fn warn_of_differences(seed: &Policy, stored: &Policy) {
-    if seed != stored {
-        tracing::warn!(
-            flags = ?seed,
-            ?stored,
-            "the stored policy differs from the flags and wins; change it with PUT /v1/policy"
-        );
     }
 }
 

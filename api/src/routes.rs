@@ -104,7 +104,8 @@ fn complete(operation: &mut Operation) {
         if let RefOr::T(response) = response
             && response.description.is_empty()
         {
-            let known = status.parse().ok().and_then(|status: StatusCode| status.canonical_reason());
+            let known =
+                status.parse().ok().and_then(|status: StatusCode| status.canonical_reason());
             known.unwrap_or(status).clone_into(&mut response.description);
         }
     }

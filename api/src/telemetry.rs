@@ -35,7 +35,8 @@ const FILTER_DEFAULT: &str = "info,sqlx=warn";
 /// Logs to stderr from now on: what `RUST_LOG` says, else `info` and above. A second call in one
 /// process changes nothing.
 pub fn init_logs(format: LogFormat) {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(FILTER_DEFAULT));
+    let filter =
+        EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(FILTER_DEFAULT));
     let logs = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_ansi(std::io::stderr().is_terminal())

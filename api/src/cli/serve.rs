@@ -2,11 +2,12 @@
 
 use std::io::Write;
 
+use domain::Policy;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use super::{Failure, seed};
-use crate::config::ServeArgs;
+use crate::config::{PolicyArgs, ServeArgs};
 use crate::embedded::Embedded;
 use crate::limits::RateLimits;
 use crate::node::{Node, NodeSettings};
@@ -36,7 +37,8 @@ pub(super) async fn serve(args: ServeArgs) -> Result<(), Failure> {
         edge: args.edge_settings(),
         server: args.server_limits(),
     };
-    let served = run(listener, settings, embedded.as_ref(), &mut signals).await;
+    let flags = &args.policy;
+    let served = run(listener, settings, flags, embedded.as_ref(), &mut signals).await;
     if let Some(embedded) = embedded {
         embedded.stop().await?;
     }
@@ -46,6 +48,7 @@ pub(super) async fn serve(args: ServeArgs) -> Result<(), Failure> {
 async fn run(
     listener: tokio::net::TcpListener,
     settings: NodeSettings,
+    flags: &PolicyArgs,
     embedded: Option<&Embedded>,
     signals: &mut Signals,
 ) -> Result<(), Failure> {
@@ -63,6 +66,7 @@ async fn run(
         };
         if let Some(node) = started {
             let node = node?;
+            warn_of_differences(flags, &node.realm.policy());
             println!("rollcall ready on http://{}", node.address);
             std::io::stdout().flush()?;
             signals.any().await;
@@ -77,6 +81,26 @@ async fn run(
         served
     };
     tokio::join!(serving, supervising).0
+}
+
+/// The stored policy wins over flags; whoever gave one that differs should know.
+fn warn_of_differences(flags: &PolicyArgs, stored: &Policy) {
+    let pairs = [
+        ("--heartbeat-ms", flags.heartbeat_ms, stored.heartbeat_ms),
+        ("--lease-ms", flags.lease_ms, stored.lease_ms),
+        ("--away-after-ms", flags.away_after_ms, stored.away_after_ms),
+        ("--grace-ms", flags.grace_ms, stored.grace_ms),
+    ];
+    for (flag, given, stored) in pairs {
+        if given.is_some_and(|given| given != u64::from(stored)) {
+            tracing::warn!(
+                flag,
+                given,
+                stored,
+                "the stored policy wins; PUT /v1/policy changes it"
+            );
+        }
+    }
 }
 
 /// What asks a server to stop.

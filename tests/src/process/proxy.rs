@@ -168,7 +168,8 @@ impl Up<'_> {
                 Some(Fault::Unanswered) => self.swallow.store(true, Ordering::SeqCst),
                 Some(Fault::Sent) | None => {}
             }
-            self.to.write_all(&[&[kind], &length.to_be_bytes(), body.as_slice()].concat()).await?;
+            let message = [&[kind][..], &length.to_be_bytes(), &body].concat();
+            self.to.write_all(&message).await?;
             if fault == Some(Fault::Sent) {
                 return Ok(());
             }
@@ -182,7 +183,7 @@ impl Up<'_> {
             let length = self.from.read_u32().await?;
             let mut body = vec![0; length as usize - 4];
             self.from.read_exact(&mut body).await?;
-            self.to.write_all(&[&length.to_be_bytes(), body.as_slice()].concat()).await?;
+            self.to.write_all(&[&length.to_be_bytes()[..], &body].concat()).await?;
             if body != SSL_REQUEST {
                 return Ok(());
             }

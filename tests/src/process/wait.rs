@@ -8,11 +8,7 @@ use crate::wait::within;
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// Waits until `look` finds something; fails the test by `what` after `bound`.
-pub async fn until<T>(
-    what: &str,
-    bound: Duration,
-    mut look: impl AsyncFnMut() -> Option<T>,
-) -> T {
+pub async fn until<T>(what: &str, bound: Duration, mut look: impl AsyncFnMut() -> Option<T>) -> T {
     let mut found = None;
     within(bound, what, async || {
         found = look().await;
