@@ -152,7 +152,7 @@ begin
     execute format('alter table %I attach partition %I for values from (%s) to (%s)',
         parent, leaf, from_position, to_position);
     return leaf;
-exception when duplicate_table then
+exception when duplicate_table or unique_violation then
     return leaf; -- another node was faster
 end $$;
 

@@ -35,5 +35,6 @@ returns integer language sql volatile security definer set search_path from curr
       and l.database = (select oid from pg_database where datname = current_database())
       and l.classid::bigint = append_lock_key() >> 32
       and l.objid::bigint = append_lock_key() & x'ffffffff'::bigint
-      and a.xact_start < clock_timestamp() - longer_than
+      -- Somebody idle outside a transaction holds it for the whole of a session.
+      and coalesce(a.xact_start, a.state_change) < clock_timestamp() - longer_than
 $$;

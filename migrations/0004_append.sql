@@ -57,6 +57,7 @@ declare
     us        constant interval := interval '1 microsecond';
     ms        constant interval := interval '1 millisecond';
     v_newest  timestamptz;
+    v_clock   timestamptz;  -- what the server's clock shows
     v_now     timestamptz;
     v_taken   timestamptz;
     v_quiet   timestamptz;  -- since here no silence: the deadline is a plain sum
@@ -82,8 +83,10 @@ begin
     select b.recorded_at, b.head into v_newest, head_found
       from batch b order by b.batch_no desc limit 1;
     head_found := coalesce(head_found, 0);
-    v_now := greatest(log_clock(), v_newest);
-    v_taken := least(intake_clock(), v_now);
+    v_clock := log_clock();
+    v_now := greatest(v_clock, v_newest);
+    -- The wait is subtracted: where the server's clock was set back, its instants are not ours.
+    v_taken := v_now - greatest(v_clock - intake_clock(), interval '0');
 
     v_from := case when v_now - v_newest > interval '5 seconds' then v_newest end;
     select min(p), max(p) into first_position, head
@@ -176,10 +179,12 @@ begin
                            from unnest(e_command, e_type, e_exact) e (command, type, exact)
                           where e.type = 'claim_expired' and e.exact > v_now
                         ) early (wrong)
+             -- A live one of the user's own is one that this very command has found over.
              cross join (select array_agg(e.command::bigint)
-                                    filter (where v.session_id is not null),
+                                    filter (where v.user_no <> c_user[e.command]),
                                 array_agg(e.command::bigint)
-                                    filter (where x.session_id is not null)
+                                    filter (where v.user_no = c_user[e.command]
+                                                or x.session_id is not null)
                            from unnest(e_command, e_type, e_session) e (command, type, session_id)
                            left join live_session v on v.session_id = e.session_id
                            left join ended_session x on x.session_id = e.session_id
@@ -196,6 +201,17 @@ begin
           from verdict v;
 
         if coalesce(cardinality(t_command), 0) > 0 then
+            -- A lapse that a command records before its heartbeat noted the activity before it.
+            update current_status s
+               set last_activity = greatest(s.last_activity, live.last_activity)
+              from (select c_user[b.command] as user_no
+                      from unnest(e_command, e_type) with ordinality b (command, type, i)
+                     where b.type = 'heartbeat' and e_command[b.i::integer - 1] = b.command
+                       and v_ok[b.command]) c
+             cross join lateral (select max(l.last_seen - l.idle_ms * ms) as last_activity
+                                   from live_session l where l.user_no = c.user_no) live
+             where s.user_no = c.user_no;
+
             update live_session l
                set last_seen = case when t.beat then greatest(l.last_seen, t.at)
                                     else l.last_seen end,
@@ -284,11 +300,12 @@ begin
             insert into live_session (session_id, user_no, opened_at, last_seen, check_at,
                 opened_position, lease_ms, idle_ms, away_after_ms, kind, active)
             select g.session_id, g.user_no, g.occurred_at, g.occurred_at,
-                   g.occurred_at + least(o.lease_ms, o.away_after_ms) * ms, g.position,
-                   o.lease_ms, o.idle_ms, o.away_after_ms, o.kind, o.active
+                   g.occurred_at + least((g.data ->> 'lease_ms')::integer,
+                                         (g.data ->> 'away_after_ms')::integer) * ms,
+                   g.position, (g.data ->> 'lease_ms')::integer, (g.data ->> 'idle_ms')::integer,
+                   (g.data ->> 'away_after_ms')::integer, (g.data ->> 'kind')::device_kind,
+                   (g.data ->> 'active')::boolean
               from logged g
-             cross join lateral jsonb_to_record(g.data) o (lease_ms integer, idle_ms integer,
-                        away_after_ms integer, kind device_kind, active boolean)
              where g.type = 'session_opened' and not g.data ? 'imported'
         ), gone as (
             delete from live_session l
@@ -300,15 +317,19 @@ begin
         select g.session_id, g.user_no, g.occurred_at, g.position, g.reason
           from logged g where g.type in ('session_closed', 'session_expired');
 
-        insert into detail (position, user_no, detail)
-        select v_first + beats + d.event - 1, c_user[d.command], d.detail
-          from unnest(d_command, d_event, d_detail) d (command, event, detail)
-         where v_ok[d.command];
+        if cardinality(d_command) > 0 then
+            insert into detail (position, user_no, detail)
+            select v_first + beats + d.event - 1, c_user[d.command], d.detail
+              from unnest(d_command, d_event, d_detail) d (command, event, detail)
+             where v_ok[d.command];
+        end if;
 
-        insert into guard_key (user_no, key, position, followers, recorded_at)
-        select c_user[k.command], k.key, v_first + beats + k.event - 1, k.followers, v_now
-          from unnest(k_command, k_event, k_followers, k_key) k (command, event, followers, key)
-         where v_ok[k.command];
+        if cardinality(k_command) > 0 then
+            insert into guard_key (user_no, key, position, followers, recorded_at)
+            select c_user[k.command], k.key, v_first + beats + k.event - 1, k.followers, v_now
+              from unnest(k_command, k_event, k_followers, k_key) k (command, event, followers, key)
+             where v_ok[k.command];
+        end if;
     end if;
 
     -- Relayed once, whoever relays it how often.

@@ -14,7 +14,9 @@ select 'presence'::text as aggregate_type,
             case when e.type in ('action_allowed', 'action_refused')
                  then 'action' else 'source' end,
             w.word)) || coalesce(e.data, '{}'))::json as payload,
-       json_build_object('position', e.position, 'actor', e.actor_no) as metadata
+       -- cqrs-es reads texts here, and nothing else.
+       json_strip_nulls(json_build_object('position', e.position::text,
+                                          'actor', e.actor_no::text)) as metadata
 from event e
 left join word w on w.word_no = e.word_no
 where e.class = 'T' and e.user_no is not null;

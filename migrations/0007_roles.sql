@@ -46,16 +46,15 @@ do $$
 declare
     lock_function regprocedure;
 begin
+    if not (select rolsuper from pg_roles where rolname = current_user) then
+        raise notice 'not superuser: advisory locks stay open to every role of this database';
+        return;
+    end if;
     for lock_function in
         select oid from pg_proc where proname like 'pg%advisory%'
            and pronamespace = 'pg_catalog'::regnamespace
     loop
-        begin
-            execute format('revoke execute on function %s from public', lock_function);
-        exception when insufficient_privilege then
-            raise notice 'not superuser: advisory locks stay open to every role of this database';
-            return;
-        end;
+        execute format('revoke execute on function %s from public', lock_function);
     end loop;
 end $$;
 

@@ -57,7 +57,8 @@ pub struct DatabaseArgs {
 /// Whose tokens are good.
 #[derive(Debug, Clone, Args)]
 pub struct JwtArgs {
-    /// Shared secret of HS256 tokens, 32 bytes or more; without it and --jwks the data dir's key
+    /// Shared secret of HS256 tokens; without it and --jwks the data dir's key. Shorter than 32
+    /// bytes (RFC 7518, 3.2) it is taken, with a warning
     #[arg(long, env = "ROLLCALL_JWT_SECRET", hide_env_values = true, value_parser = secret)]
     pub jwt_secret: Option<Secret>,
     /// The `iss` that tokens must have

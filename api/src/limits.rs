@@ -56,7 +56,7 @@ pub const RATE_BURST: u32 = 1_000;
 
 /// Routes that outlast [`REQUEST_TIME_MAX`] by design: long polls bound themselves by `wait_ms`,
 /// streams by [`BODY_IDLE_MAX`]. Route templates as given to the router.
-pub const UNTIMED_ROUTES: &[&str] = &["/v1/changes", "/v1/log", "/v1/import"];
+pub const UNTIMED_ROUTES: &[&str] = &["/v1/import"];
 
 type Limiter<C> =
     RateLimiter<u64, DashMapStateStore<u64>, C, NoOpMiddleware<<C as Clock>::Instant>>;

@@ -76,7 +76,7 @@ impl Node {
         let realm = Realm::join(RealmOptions {
             url: settings.database_url,
             queue_max: settings.queue_max,
-            seed: settings.seed,
+            seed: Some(settings.seed),
             on_revoked: Box::new(move |revocations| {
                 for revocation in revocations {
                     revoked.revocations().revoke(&revocation.key, revocation.expires_at);

@@ -67,9 +67,10 @@ fn described() -> OpenApiRouter<App> {
 }
 
 /// What every call that needs a token may answer besides: it is not repeated at each.
-const ALWAYS: [(&str, &str); 4] = [
+const ALWAYS: [(&str, &str); 5] = [
     ("400", "Malformed, or an unknown field or parameter"),
     ("401", "No token, or none that is believed"),
+    ("422", "Well-formed, but breaks a rule"),
     ("429", "Too many requests; see Retry-After"),
     ("503", "Not now; see Retry-After"),
 ];

@@ -80,6 +80,7 @@ pub struct StatusBody {
     pub text: Option<String>,
     /// For the user itself, services, auditors and admins.
     #[serde(flatten)]
+    #[schema(value_type = TruthBody)]
     pub truth: Option<TruthBody>,
 }
 
@@ -89,14 +90,19 @@ pub struct TruthBody {
     /// When the person last did something.
     pub last_activity: Option<Instant>,
     /// Count of live sessions.
+    #[schema(required = false)]
     pub sessions: usize,
     /// Count of transitions.
+    #[schema(required = false)]
     pub sequence: i64,
     /// Position of the last transition.
+    #[schema(required = false, value_type = i64)]
     pub position: Position,
     /// Whether others are shown `offline`.
+    #[schema(required = false)]
     pub invisible: bool,
     /// Claims not taken back.
+    #[schema(required = false)]
     pub claims: Vec<ClaimBody>,
 }
 
@@ -314,5 +320,6 @@ pub struct Page<T> {
     /// What it holds.
     pub items: Vec<T>,
     /// Where the next page begins; null on the last.
+    #[schema(required = true)]
     pub next_cursor: Option<String>,
 }

@@ -65,20 +65,26 @@ impl Sweeper {
         }
         let mut settled =
             stream::iter(due.users).map(|user| self.settle(user)).buffer_unordered(AT_ONCE);
-        while let Some(outcome) = settled.next().await {
-            outcome?;
+        let mut count = 0;
+        while let Some(done) = settled.next().await {
+            count += usize::from(done);
         }
-        Ok(if due.more { Step::More } else { Step::Idle })
+        // Users who cannot be settled must not be asked for again and again without a pause.
+        Ok(if due.more && count > 0 { Step::More } else { Step::Idle })
     }
 
-    async fn settle(&self, user: UserNo) -> Result<(), Error> {
+    /// Whether it was done. One user who cannot be settled holds nobody else up.
+    async fn settle(&self, user: UserNo) -> bool {
         match self.realm.execute(user, &Command::Settle, Asked::by(None)).await {
-            Ok(Executed::Done(_)) => Ok(()),
+            Ok(Executed::Done(_)) => true,
             Ok(Executed::SessionEnded | Executed::KeyKnown) | Err(Error::Overtaken(_)) => {
                 tracing::debug!(user_no = %user, "overtaken while settling: it will be due again");
-                Ok(())
+                false
             }
-            Err(error) => Err(error),
+            Err(error) => {
+                tracing::warn!(user_no = %user, %error, "settling: it will be due again");
+                false
+            }
         }
     }
 }

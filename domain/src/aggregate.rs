@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::command::{Command, Outcome, Refusal};
 use crate::decide::{Context, decide};
-use crate::policy::PolicyRefusal;
+use crate::policy::{PolicyPatch, PolicyRefusal};
 use crate::{Event, Policy, Presence, Silences, Timestamp, UserNo};
 
 /// The version of every stored event so far. A changed shape gets the next one and an upcaster.
@@ -107,10 +107,10 @@ impl DomainEvent for PolicyEvent {
 /// What can be asked of the policy.
 #[derive(Debug, Clone, PartialEq)]
 pub enum PolicyCommand {
-    /// Puts a policy in force. No event if it already is.
+    /// Changes the policy in force. No event if it is so already.
     Change {
-        /// The policy.
-        policy: Policy,
+        /// What is to change.
+        patch: PolicyPatch,
         /// Who asks.
         actor: Option<UserNo>,
     },
@@ -132,7 +132,9 @@ impl Aggregate for PolicyAggregate {
         sink: &EventSink<Self>,
     ) -> Result<(), PolicyRefusal> {
         let (policy, actor) = match command {
-            PolicyCommand::Change { policy, actor } => (policy, actor),
+            PolicyCommand::Change { patch, actor } => {
+                (patch.applied_to(&self.policy.clone().unwrap_or_default()), actor)
+            }
             PolicyCommand::Seed(_) if self.policy.is_some() => return Ok(()),
             PolicyCommand::Seed(policy) => (policy, None),
         };

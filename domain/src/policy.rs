@@ -56,6 +56,48 @@ impl Default for Policy {
     }
 }
 
+/// What of a policy is to change; the rest stays as it is.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct PolicyPatch {
+    /// See [`Policy`], as all of these.
+    pub heartbeat_ms: Option<u32>,
+    /// How long a session lives after its latest heartbeat.
+    pub lease_ms: Option<u32>,
+    /// From which `idle_ms` a heartbeat turns its session idle.
+    pub away_after_ms: Option<u32>,
+    /// How long a dropped WebSocket may take to come back.
+    pub grace_ms: Option<u32>,
+    /// When interaction-driven sessions turn idle.
+    pub interaction_away_after_ms: Option<u32>,
+    /// When interaction-driven sessions are over.
+    pub interaction_lease_ms: Option<u32>,
+    /// When heartbeat partitions are dropped, in days.
+    pub heartbeat_retention_days: Option<u32>,
+    /// Who sees whom.
+    pub visibility: Option<Visibility>,
+}
+
+impl PolicyPatch {
+    /// The policy with these changes.
+    #[must_use]
+    pub fn applied_to(&self, policy: &Policy) -> Policy {
+        Policy {
+            heartbeat_ms: self.heartbeat_ms.unwrap_or(policy.heartbeat_ms),
+            lease_ms: self.lease_ms.unwrap_or(policy.lease_ms),
+            away_after_ms: self.away_after_ms.unwrap_or(policy.away_after_ms),
+            grace_ms: self.grace_ms.unwrap_or(policy.grace_ms),
+            interaction_away_after_ms: self
+                .interaction_away_after_ms
+                .unwrap_or(policy.interaction_away_after_ms),
+            interaction_lease_ms: self.interaction_lease_ms.unwrap_or(policy.interaction_lease_ms),
+            heartbeat_retention_days: self
+                .heartbeat_retention_days
+                .unwrap_or(policy.heartbeat_retention_days),
+            visibility: self.visibility.unwrap_or(policy.visibility),
+        }
+    }
+}
+
 /// Why a policy is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PolicyRefusal {
@@ -73,6 +115,9 @@ pub enum PolicyRefusal {
     /// An interval that no one can mean.
     #[error("{0} is out of range: 100 ms (interactions: 1 s) to 7 days")]
     OutOfRange(&'static str),
+    /// Nobody keeps the members of groups yet.
+    #[error("visibility groups is not available yet")]
+    GroupsUnavailable,
     /// Retention that no one can mean.
     #[error("heartbeat_retention_days must be between 1 and 3650")]
     RetentionOutOfRange,
@@ -103,6 +148,10 @@ impl Policy {
         }
         if self.interaction_lease_ms <= self.interaction_away_after_ms {
             return Err(PolicyRefusal::InteractionLeaseTooShort);
+        }
+        // Accepted, it would promise what nothing enforces.
+        if self.visibility == Visibility::Groups {
+            return Err(PolicyRefusal::GroupsUnavailable);
         }
         if !(1..=3650).contains(&self.heartbeat_retention_days) {
             return Err(PolicyRefusal::RetentionOutOfRange);

@@ -294,11 +294,14 @@ impl Presence {
             | Body::Corrected { .. }
             | Body::UserErased {} => {}
         }
+        let until = Some(imported.until);
         if self.own_since.is_none() {
             self.since = imported.until;
             self.shown_since = imported.until;
-            self.last_seen = Some(imported.until);
-            self.last_activity = Some(imported.until);
         }
+        // As `append` does with every transition; what is imported lies before all that is own.
+        self.note_last_seen();
+        self.last_seen = self.last_seen.max(until);
+        self.last_activity = self.last_activity.max(until);
     }
 }

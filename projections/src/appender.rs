@@ -170,14 +170,18 @@ impl Appender {
         let answer = {
             let call = batch.send(&mut connection, sent);
             let mut call = std::pin::pin!(call);
+            let mut patience = LOCK_PATIENCE;
             loop {
-                match tokio::time::timeout(LOCK_PATIENCE, call.as_mut()).await {
+                match tokio::time::timeout(patience, call.as_mut()).await {
                     Ok(answer) => break answer,
                     // Dropping the call closes the connection; the batch is asked for again.
                     Err(_) if sent.elapsed() >= CALL_PATIENCE => {
                         return Err((sqlx::Error::PoolTimedOut, sent));
                     }
-                    Err(_) => free_lock(&self.database).await,
+                    Err(_) => {
+                        patience = TICK;
+                        self.free_lock().await;
+                    }
                 }
             }
         };
@@ -195,15 +199,43 @@ impl Appender {
         }
     }
 
+    /// Ends whoever sits on the append lock; not while the log moves, for then nobody does.
+    async fn free_lock(&self) {
+        let stuck = TimeDelta::from_std(LOCK_PATIENCE - TICK).unwrap_or_default();
+        if self.shared.clock.newest_age().is_some_and(|age| age < stuck) {
+            return;
+        }
+        let ended = async {
+            let mut connection = self.database.owner().await?;
+            let ended: i32 =
+                sqlx::query_scalar("select free_append_lock($1 * interval '1 second')")
+                    .bind((LOCK_PATIENCE - TICK).as_secs_f64())
+                    .fetch_one(&mut connection)
+                    .await?;
+            connection.close().await?;
+            Ok::<_, Error>(ended)
+        };
+        match tokio::time::timeout(TICK, ended).await {
+            Ok(Ok(ended)) => tracing::warn!(ended, "waited for the append lock: ended its holder"),
+            Ok(Err(error)) => tracing::warn!(%error, "ending the holder of the append lock"),
+            Err(_) => tracing::warn!("ending the holder of the append lock: no answer"),
+        }
+    }
+
     /// Brings the roster up to the answer, then tells everybody. In position order: one batch is
     /// published before the next is sent.
     async fn publish(&mut self, mut load: Load, answer: &Answer, sent: Instant) {
         let shared = Arc::clone(&self.shared);
-        shared.clock.hear(answer.recorded_at);
         if let Some(from) = answer.resumed_from {
             let to = answer.recorded_at;
             tracing::warn!(%from, %to, "nobody appended for a while: leases are prolonged");
-            shared.add_silence(Silence { from, to });
+            shared.learn_silences(&[Silence { from, to }]);
+        }
+        // Another's batch may have ended a silence that this node has not read of: then the tail
+        // reads it first, and hears afterwards.
+        let gap = answer.head_found > shared.roster.position();
+        if !gap || !shared.clock.may_hide_silence(answer.recorded_at) {
+            shared.clock.hear(answer.recorded_at);
         }
         if answer.replayed {
             self.reload(&load.batch).await;
@@ -279,10 +311,15 @@ fn accept(
     let sequence = decision.after.sequence;
     if !answer.replayed && count > 0 {
         let age = TimeDelta::microseconds(age_us(command.taken, sent));
+        let sessions_before = decision.base.sessions.len();
         let (_, state) = decision.resolved(answer.taken_at - age);
         let (user_no, user_id) = (command.user_no, command.user_id);
         let position = transition.unwrap_or(command.expected);
+        let ended = state.sessions.len() < sessions_before;
         shared.roster.put(load::Loaded { user_no, user_id, state, position });
+        if ended {
+            shared.suspect(user_no);
+        }
     }
     Verdict::Accepted(Accepted {
         position,
@@ -291,24 +328,6 @@ fn accept(
         outcome,
         recorded_at: answer.recorded_at,
     })
-}
-
-/// Ends whoever sits on the append lock.
-async fn free_lock(database: &Database) {
-    let ended = async {
-        let mut connection = database.owner().await?;
-        let ended: i32 = sqlx::query_scalar("select free_append_lock($1 * interval '1 second')")
-            .bind(LOCK_PATIENCE.as_secs_f64() - 1.0)
-            .fetch_one(&mut connection)
-            .await?;
-        connection.close().await?;
-        Ok::<_, Error>(ended)
-    };
-    match tokio::time::timeout(TICK, ended).await {
-        Ok(Ok(ended)) => tracing::warn!(ended, "waited for the append lock: ended its holder"),
-        Ok(Err(error)) => tracing::warn!(%error, "ending the holder of the append lock"),
-        Err(_) => tracing::warn!("ending the holder of the append lock: no answer"),
-    }
 }
 
 /// What kind of failure it is, and so what to do about it.

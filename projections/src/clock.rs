@@ -6,7 +6,7 @@
 //! that may have been a silence, in which no lease runs.
 
 use std::sync::Mutex;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use chrono::TimeDelta;
 use domain::Timestamp;
@@ -54,6 +54,12 @@ impl LogClock {
         });
     }
 
+    /// Whether a silence of which this node has not read yet may have ended with a batch of that
+    /// time: hearing of it before reading the silences would cut leases short.
+    pub fn may_hide_silence(&self, recorded_at: Timestamp) -> bool {
+        self.lock().is_none_or(|known| recorded_at - known.newest > SILENCE)
+    }
+
     /// The database's now. Before the first answer: the beginning of time.
     pub fn now(&self) -> Timestamp {
         let mut known = self.lock();
@@ -63,18 +69,30 @@ impl LogClock {
         known.latest
     }
 
+    /// How old the newest batch is that this node knows of; none: it knows of none.
+    pub fn newest_age(&self) -> Option<TimeDelta> {
+        let known = *self.lock();
+        known.map(|known| carried(known, Instant::now()) - known.newest)
+    }
+
     fn lock(&self) -> std::sync::MutexGuard<'_, Option<Known>> {
         self.known.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 }
 
 fn carried(known: Known, at: Instant) -> Timestamp {
-    known.told + TimeDelta::from_std(at - known.heard).unwrap_or(SILENCE)
+    known.told + micros(at - known.heard)
 }
 
 /// A tenth of a per cent of the time since: more than any clock drifts.
 fn drift(known: Known, at: Instant) -> TimeDelta {
-    TimeDelta::from_std((at - known.heard) / 1000).unwrap_or(SILENCE)
+    micros((at - known.heard) / 1000)
+}
+
+/// The log's clock ticks in microseconds: what is decided by a finer one would be stored as
+/// another instant than was decided.
+pub(crate) fn micros(length: Duration) -> TimeDelta {
+    TimeDelta::microseconds(i64::try_from(length.as_micros()).unwrap_or(i64::MAX))
 }
 
 #[cfg(test)]
@@ -98,6 +116,16 @@ mod tests {
         clock.hear(base);
         clock.hear(base + TimeDelta::hours(1));
         assert!(clock.now() >= base + TimeDelta::hours(1));
+    }
+
+    #[test]
+    fn only_a_batch_long_after_the_newest_known_may_have_ended_a_silence() {
+        let clock = LogClock::default();
+        let base = Timestamp::UNIX_EPOCH + TimeDelta::days(20_000);
+        assert!(clock.may_hide_silence(base));
+        clock.hear(base);
+        assert!(!clock.may_hide_silence(base + SILENCE));
+        assert!(clock.may_hide_silence(base + SILENCE + TimeDelta::microseconds(1)));
     }
 
     #[test]

@@ -96,14 +96,22 @@ impl Columns {
             self.touch_and_lapse(number, recorded);
             self.events.push(EventRow::of(number, recorded, *word));
         }
-        let own_first = decision.events.iter().position(|event| event.when != When::Deadline);
-        let own_first = first_event + own_first.unwrap_or_default() as i32;
-        if let Some(detail) = command.detail.clone().filter(|_| !decision.events.is_empty()) {
-            self.details.push((number, own_first, detail));
+        self.note_own(number, first_event, command);
+    }
+
+    /// Details and keys belong to the first event that the command itself made, not to a lapse.
+    fn note_own(&mut self, number: i32, first_event: i32, command: &Decided) {
+        let events = &command.decision.events;
+        let Some(own) = events.iter().position(|event| event.when != When::Deadline) else {
+            return;
+        };
+        let own_event = first_event + own as i32;
+        if let Some(detail) = command.detail.clone() {
+            self.details.push((number, own_event, detail));
         }
-        if let Some(key) = command.key.clone().filter(|_| !decision.events.is_empty()) {
-            let last = first_event + decision.events.len() as i32 - 1;
-            self.keys.push((number, own_first, last - own_first, key));
+        if let Some(key) = command.key.clone() {
+            let followers = events.len() - own - 1;
+            self.keys.push((number, own_event, followers as i32, key));
         }
     }
 

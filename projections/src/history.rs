@@ -271,8 +271,14 @@ pub async fn imported(
     user: UserNo,
 ) -> Result<Vec<(SessionId, String, Timestamp)>, Error> {
     let rows = sqlx::query_as(
-        "select session_id, type::text, occurred_at from event
-         where user_no = $1 and session_id is not null and data ? 'imported'",
+        // Imported heartbeats have no tree to walk; they stand among the user's other lines.
+        "with t as (select position, session_id, type, occurred_at from event
+                     where class = 'T' and user_no = $1 and data ? 'imported')
+         select session_id, type::text, occurred_at from t
+         union all
+         select session_id, type::text, occurred_at from event
+          where class = 'H' and user_no = $1 and data ? 'imported'
+            and position between (select min(position) from t) and (select max(position) from t)",
     )
     .bind(user.0)
     .fetch_all(pool)

@@ -10,8 +10,8 @@ use sqlx::{FromRow, PgConnection, PgExecutor, Row};
 
 use crate::Error;
 
-/// Silences older than the longest lease, and then some, cannot matter.
-const SILENCES_DAYS: f64 = 8.0;
+/// Silences older than the longest lease, 7 days, and all the outages that may have prolonged it.
+const SILENCES_DAYS: f64 = 90.0;
 
 /// A user as the database has it.
 #[derive(Debug, Clone)]
@@ -63,6 +63,9 @@ pub async fn by_number(
     executor: impl PgExecutor<'_>,
     users: &[UserNo],
 ) -> Result<Vec<Loaded>, Error> {
+    if users.is_empty() {
+        return Ok(Vec::new());
+    }
     let numbers: Vec<i64> = users.iter().map(|user| user.0).collect();
     let statement = format!("{SELECT} where a.user_no = any($1) {ORDER}");
     let rows = sqlx::query(&statement).bind(numbers).fetch(executor);

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use cqrs_es::persist::GenericQuery;
 use domain::aggregate::{PolicyAggregate, PolicyCommand, PolicyEvent};
+use domain::policy::PolicyPatch;
 use domain::{Policy, Position, UserNo};
 use postgres_es::{PostgresCqrs, PostgresViewRepository, postgres_cqrs};
 use serde_json::Value;
@@ -68,10 +69,13 @@ impl Policies {
         self.execute(|| PolicyCommand::Seed(policy.clone())).await
     }
 
-    /// Puts a policy in force, and answers once that stands in the log.
-    pub async fn change(&self, policy: Policy, actor: UserNo) -> Result<Option<Position>, Error> {
-        policy.check()?;
-        let command = || PolicyCommand::Change { policy: policy.clone(), actor: Some(actor) };
+    /// Changes the policy in force, and answers once that stands in the log.
+    pub async fn change(
+        &self,
+        patch: &PolicyPatch,
+        actor: UserNo,
+    ) -> Result<Option<Position>, Error> {
+        let command = || PolicyCommand::Change { patch: patch.clone(), actor: Some(actor) };
         self.execute(command).await?;
         self.relay().await
     }

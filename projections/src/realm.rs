@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use domain::policy::PolicyPatch;
 use domain::{Command, Policy, Position, Presence, SessionId, Silences, UserId, UserNo};
 use domain::{Timestamp, lapse};
 use sqlx::{Connection, PgPool};
@@ -10,6 +11,7 @@ use tokio::task::JoinHandle;
 
 use crate::appender::Appender;
 use crate::batch::Beat;
+use crate::clock::SILENCE;
 use crate::db::Database;
 use crate::names::Names;
 use crate::policy::Policies;
@@ -31,8 +33,8 @@ pub struct RealmOptions {
     pub url: String,
     /// Jobs that may wait before the log.
     pub queue_max: usize,
-    /// The policy of a new database.
-    pub seed: Policy,
+    /// The policy of a new database; none: whoever serves it first may say.
+    pub seed: Option<Policy>,
     /// Hears of every revoked token, some of them several times.
     pub on_revoked: OnRevoked,
 }
@@ -80,11 +82,18 @@ impl Realm {
     pub async fn join(options: RealmOptions) -> Result<Self, Error> {
         let database = Database::new(&options.url)?;
         database.migrate().await?;
-        leaves::make_ahead(&database).await?;
+        // The appender makes a leaf that is missing; one that is only ahead can wait.
+        if let Err(error) = leaves::make_ahead(&database).await {
+            tracing::warn!(%error, "making leaves ahead");
+        }
         let (queue, jobs) = Queue::bounded(options.queue_max);
         let pool = database.pool();
-        let shared =
-            Shared::new(pool.clone(), queue.clone(), options.seed.clone(), options.on_revoked);
+        let shared = Shared::new(
+            pool.clone(),
+            queue.clone(),
+            options.seed.clone().unwrap_or_default(),
+            options.on_revoked,
+        );
         let shared = Arc::new(shared);
         fill(&database, &shared).await?;
         let appender = Appender::new(database.clone(), Arc::clone(&shared), jobs);
@@ -94,7 +103,9 @@ impl Realm {
         let store = PresenceStore::new(Arc::clone(&shared));
         let realm = Self { shared, store, policies, database, tasks };
         realm.tick().await?;
-        realm.policies.seed(options.seed).await?;
+        if let Some(seed) = options.seed {
+            realm.policies.seed(seed).await?;
+        }
         realm.policies.relay().await?;
         if let Some(policy) = policy::read(&realm.shared.pool).await? {
             realm.shared.set_policy(policy);
@@ -141,9 +152,13 @@ impl Realm {
         self.shared.silences()
     }
 
-    /// Puts a policy in force; the position of the change in the log, or the head if it was so.
-    pub async fn change_policy(&self, policy: Policy, actor: UserNo) -> Result<Position, Error> {
-        let position = self.policies.change(policy, actor).await?;
+    /// Changes the policy; the position of the change in the log, or the head if it was so.
+    pub async fn change_policy(
+        &self,
+        patch: &PolicyPatch,
+        actor: UserNo,
+    ) -> Result<Position, Error> {
+        let position = self.policies.change(patch, actor).await?;
         if let Some(policy) = policy::read(&self.shared.pool).await? {
             self.shared.set_policy(policy);
         }
@@ -153,6 +168,12 @@ impl Realm {
     /// Everything at or below it is in this node's memory.
     pub fn position(&self) -> Position {
         self.shared.roster.position()
+    }
+
+    /// Whether this node may serve: it follows the log, and somebody can append to it.
+    pub fn is_ready(&self) -> bool {
+        let appended = self.shared.clock.newest_age().is_some_and(|age| age <= SILENCE);
+        self.shared.roster.is_fresh() && appended
     }
 
     /// Waits, bounded, until everything at or below `position` is in memory. False: it is not.
@@ -361,7 +382,7 @@ async fn fill(database: &Database, shared: &Shared) -> Result<(), Error> {
     })
     .await?;
     snapshot.commit().await?;
-    shared.set_silences(silences);
+    shared.learn_silences(silences.iter());
     shared.revocations_read(&mut connection).await?;
     if let Some((head, recorded_at)) = newest {
         shared.clock.hear(recorded_at);

@@ -27,18 +27,25 @@ pub async fn revoke(pool: &PgPool, revocation: &Revocation) -> Result<(), Error>
     Ok(())
 }
 
-/// All that still matter, or only the recent ones. The margin covers transactions that were slow to
-/// commit: reading one twice does no harm.
+/// Those revoked since that instant of the database's, and when this was read. The margin covers
+/// transactions that were slow to commit: reading one twice does no harm. However long a node was
+/// cut off, it asks from where it had come to.
 pub(crate) async fn read(
     connection: &mut PgConnection,
-    recent_only: bool,
-) -> Result<Vec<Revocation>, Error> {
-    let rows: Vec<(String, Timestamp)> = sqlx::query_as(
-        "select token_key, expires_at from revocation
-         where not $1 or revoked_at > clock_timestamp() - interval '1 minute'",
+    since: Timestamp,
+) -> Result<(Vec<Revocation>, Timestamp), Error> {
+    let rows: Vec<(Timestamp, Option<String>, Option<Timestamp>)> = sqlx::query_as(
+        "select statement_timestamp(), r.token_key, r.expires_at
+         from (values (1)) always
+         left join revocation r
+             on r.revoked_at > least($1, statement_timestamp()) - interval '1 minute'",
     )
-    .bind(recent_only)
+    .bind(since)
     .fetch_all(connection)
     .await?;
-    Ok(rows.into_iter().map(|(key, expires_at)| Revocation { key, expires_at }).collect())
+    let read_at = rows.first().map_or(since, |(read_at, ..)| *read_at);
+    let revocation = |(_, key, expires_at): (_, Option<String>, Option<Timestamp>)| {
+        Some(Revocation { key: key?, expires_at: expires_at? })
+    };
+    Ok((rows.into_iter().filter_map(revocation).collect(), read_at))
 }

@@ -1,9 +1,9 @@
 //! What the parts of a node share: its clock, its roster, and what holds for all nodes.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
-use domain::{Policy, Silence, Silences};
+use domain::{Policy, Silence, Silences, Timestamp, UserNo};
 use sqlx::{PgConnection, PgPool};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -28,10 +28,15 @@ pub struct Shared {
     pub(crate) behind: Notify,
     pub(crate) stopping: CancellationToken,
     pub(crate) give_up: CancellationToken,
+    /// Another node has appended since this one joined.
+    pub(crate) has_company: AtomicBool,
+    /// Users to be read anew: see [`Shared::suspect`].
+    suspects: Mutex<Vec<UserNo>>,
     policy: RwLock<Arc<Policy>>,
     silences: RwLock<Silences>,
     on_revoked: OnRevoked,
-    revocations_known: AtomicBool,
+    /// Revocations up to here are known, by the database's clock.
+    revocations_known: Mutex<Timestamp>,
 }
 
 impl std::fmt::Debug for Shared {
@@ -51,11 +56,26 @@ impl Shared {
             behind: Notify::new(),
             stopping: CancellationToken::new(),
             give_up: CancellationToken::new(),
+            has_company: AtomicBool::new(false),
+            suspects: Mutex::default(),
             policy: RwLock::new(Arc::new(seed)),
             silences: RwLock::default(),
             on_revoked,
-            revocations_known: AtomicBool::new(false),
+            revocations_known: Mutex::new(Timestamp::UNIX_EPOCH),
         }
+    }
+
+    /// This node has ended a session of that user whose heartbeats may have gone to another node:
+    /// what the database kept of them is read anew.
+    pub(crate) fn suspect(&self, user: UserNo) {
+        if self.has_company.load(Ordering::Relaxed) {
+            self.suspects.lock().unwrap_or_else(PoisonError::into_inner).push(user);
+            self.behind.notify_one();
+        }
+    }
+
+    pub(crate) fn take_suspects(&self) -> Vec<UserNo> {
+        std::mem::take(&mut self.suspects.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     pub(crate) fn tell_revoked(&self, revoked: Vec<Revocation>) {
@@ -78,14 +98,13 @@ impl Shared {
         self.silences.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    pub(crate) fn set_silences(&self, silences: Silences) {
-        *self.silences.write().unwrap_or_else(PoisonError::into_inner) = silences;
-    }
-
-    pub(crate) fn add_silence(&self, silence: Silence) {
-        let known = self.silences();
-        if known.iter().all(|other| other.from != silence.from) {
-            self.set_silences(known.with(silence));
+    /// Adds those not known yet: a snapshot read a moment ago may lack one that was just appended.
+    pub(crate) fn learn_silences<'a>(&self, silences: impl IntoIterator<Item = &'a Silence>) {
+        let mut known = self.silences.write().unwrap_or_else(PoisonError::into_inner);
+        for silence in silences {
+            if known.iter().all(|other| other.from != silence.from) {
+                *known = known.with(*silence);
+            }
         }
     }
 
@@ -93,9 +112,9 @@ impl Shared {
         &self,
         connection: &mut PgConnection,
     ) -> Result<(), Error> {
-        let recent_only = self.revocations_known.load(Ordering::Relaxed);
-        let revoked = revocation::read(connection, recent_only).await?;
-        self.revocations_known.store(true, Ordering::Relaxed);
+        let known = *self.revocations_known.lock().unwrap_or_else(PoisonError::into_inner);
+        let (revoked, read_at) = revocation::read(connection, known).await?;
+        *self.revocations_known.lock().unwrap_or_else(PoisonError::into_inner) = read_at;
         if !revoked.is_empty() {
             self.tell_revoked(revoked);
         }

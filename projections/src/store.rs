@@ -7,7 +7,6 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Instant;
 
-use chrono::TimeDelta;
 use cqrs_es::{AggregateContext, AggregateError, EventEnvelope, EventStore};
 use domain::{Command, Context, Decision, Event, Outcome, Policy, Position, Presence, Refusal};
 use domain::{Timestamp, UserId, UserNo, decide::decide};
@@ -15,6 +14,7 @@ use serde_json::Value;
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
 use crate::batch::Decided;
+use crate::clock::micros;
 use crate::columns::word;
 use crate::queue::{Accepted, Job, Verdict};
 use crate::shared::Shared;
@@ -129,7 +129,7 @@ impl PresenceStore {
         asked: &Asked,
     ) -> Decision {
         let now = self.shared.clock.now();
-        let age = TimeDelta::from_std(asked.taken.elapsed()).unwrap_or_default();
+        let age = micros(asked.taken.elapsed());
         let silences = self.shared.silences();
         let context =
             Context { now, taken_at: now - age, policy, silences: &silences, actor: asked.actor };
@@ -186,7 +186,8 @@ impl PresenceStore {
     /// What another node has done meanwhile: its events, and its silences.
     async fn reload(&self, user: LockedUser) -> Result<LockedUser, Error> {
         metrics::counter!("rollcall_conflicts_total").increment(1);
-        self.shared.set_silences(load::silences(&self.shared.pool).await?);
+        let silences = load::silences(&self.shared.pool).await?;
+        self.shared.learn_silences(silences.iter());
         self.load(user.user_no, user.lock).await
     }
 

@@ -4,6 +4,7 @@
 //! snapshot together with the head up to which it is complete.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use domain::{Position, Timestamp, UserNo};
@@ -59,18 +60,22 @@ async fn step(
 
 /// Reads whoever changed above the roster's position, as they stand now.
 async fn catch_up(shared: &Shared, connection: &mut PgConnection) -> Result<(), Error> {
+    for user in load::by_number(&mut *connection, &shared.take_suspects()).await? {
+        shared.roster.put(user);
+    }
     let known = shared.roster.position();
     let Some((head, recorded_at)) = newest(connection).await? else { return Ok(()) };
-    shared.clock.hear(recorded_at);
     if head <= known {
+        shared.clock.hear(recorded_at);
         shared.roster.advance(head);
         return Ok(());
     }
+    shared.has_company.store(true, Ordering::Relaxed);
     let mut snapshot = connection.begin().await?;
     sqlx::query("set transaction isolation level repeatable read, read only")
         .execute(&mut *snapshot)
         .await?;
-    let head = newest(&mut snapshot).await?.map_or(head, |(head, _)| head);
+    let (head, recorded_at) = newest(&mut snapshot).await?.unwrap_or((head, recorded_at));
     let changed: Vec<i64> = sqlx::query_scalar(
         "select distinct user_no from event
          where class = 'T' and position > $1 and user_no is not null",
@@ -82,7 +87,9 @@ async fn catch_up(shared: &Shared, connection: &mut PgConnection) -> Result<(), 
     let changed: Vec<UserNo> = changed.into_iter().map(UserNo).collect();
     let users = load::by_number(&mut *snapshot, &changed).await?;
     snapshot.commit().await?;
-    shared.set_silences(silences);
+    shared.learn_silences(silences.iter());
+    // Only now: by a clock that is past a silence which is not known, leases would be over.
+    shared.clock.hear(recorded_at);
     for user in users {
         shared.names.remember(user.user_id.clone(), user.user_no);
         shared.roster.put(user);

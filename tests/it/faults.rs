@@ -8,4 +8,10 @@
 //! - `disk`: a disk that is full
 //! - `overload`: too much at a time, and clients that dawdle
 
+mod answers;
+mod commands;
+mod disk;
 mod kills;
+mod nodes;
+mod overload;
+mod start;

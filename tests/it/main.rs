@@ -2,7 +2,28 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
+mod auth;
+mod bad_input;
+mod bulk;
+mod claims;
+mod expiry;
 mod faults;
+mod guards;
 mod harness;
+mod heartbeats;
+mod import;
+mod operations;
+mod policy;
+mod replay;
 mod sessions;
+mod statuses;
 mod tidy;
+mod traps_append;
+mod traps_lab;
+mod traps_lapses;
+mod traps_leaves;
+mod traps_plans;
+mod traps_race;
+mod traps_rights;
+mod traps_time;
+mod traps_writing;

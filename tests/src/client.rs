@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use api::auth::{ISSUER_DEFAULT, Role, TokenSigner};
+use domain::Timestamp;
 use reqwest::header::{CONTENT_TYPE, HeaderMap};
 use reqwest::{Method, RequestBuilder};
 use serde_json::Value;
@@ -12,7 +13,7 @@ use crate::node::SECRET;
 /// Longer than any answer may take.
 const ANSWER_MAX: Duration = Duration::from_secs(30);
 /// How long tokens are good.
-const TOKEN_TTL: Duration = Duration::from_secs(3600);
+const TOKEN_TTL: Duration = Duration::from_hours(1);
 
 /// A token for that user.
 pub fn token(user_id: &str, roles: &[Role]) -> String {
@@ -138,6 +139,15 @@ impl Client {
     pub async fn status_word(&self, user_id: &str) -> String {
         self.status(user_id).await["status"].as_str().unwrap().to_owned()
     }
+}
+
+/// An instant of an answer.
+#[track_caller]
+pub fn instant(value: &Value) -> Timestamp {
+    let text = value.as_str().unwrap_or_else(|| panic!("no instant: {value}"));
+    let wire = text.len() == "2026-01-01T00:00:00.000000Z".len() && text.ends_with('Z');
+    assert!(wire, "not RFC 3339 in UTC with microseconds: {text}");
+    text.parse().unwrap()
 }
 
 /// A whole answer.

@@ -8,6 +8,7 @@ use std::time::Duration;
 use domain::Timestamp;
 use sqlx::{Executor, PgConnection, PgPool};
 
+use crate::eventually;
 use crate::node::TestNode;
 
 /// One step of [`advance`]. With the real time that a slow machine adds to it, below the 5 s after
@@ -39,12 +40,24 @@ pub(crate) async fn advance(pool: &PgPool, nodes: &[TestNode], by: Duration) {
         tick(nodes).await;
         left -= step;
     }
+    heard(pool, nodes).await;
 }
 
 /// Time passes in one jump, as if nobody had listened meanwhile.
 pub(crate) async fn outage(pool: &PgPool, nodes: &[TestNode], by: Duration) {
     shift(pool, by).await;
     tick(nodes).await;
+    heard(pool, nodes).await;
+}
+
+/// Waits until every node's clock has come after: one who finds that others have appended after a
+/// silence reads what they did before it believes their time.
+async fn heard(pool: &PgPool, nodes: &[TestNode]) {
+    let newest = "select recorded_at from batch order by batch_no desc limit 1";
+    let newest: Timestamp = sqlx::query_scalar(newest).fetch_one(pool).await.unwrap();
+    for node in nodes {
+        eventually("the node's clock follows", async || node.realm().now() >= newest).await;
+    }
 }
 
 /// The database's now.

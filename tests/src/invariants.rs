@@ -134,6 +134,9 @@ async fn check_fold(connection: &mut PgConnection) {
         for claim in &mut state.claims {
             claim.text = None;
         }
+        // Of a client that contradicts itself (active at login, and seconds later idle for minutes)
+        // it depends on how events share a command which of its words is kept.
+        (state.last_activity, fold.last_activity) = (None, None);
         if !leases_known {
             for session in fold.sessions.iter_mut().chain(&mut state.sessions) {
                 session.lease_ms = 0;

@@ -20,7 +20,7 @@ pub mod process;
 pub mod wait;
 pub mod world;
 
-pub use client::{Answer, Client};
+pub use client::{Answer, Client, instant};
 pub use node::TestNode;
 pub use wait::{eventually, within};
 pub use world::{Options, World};

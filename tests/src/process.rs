@@ -29,7 +29,7 @@ use crate::node::SECRET;
 use wait::until;
 
 /// First start: `initdb`, the schema, and two cores that others use, too.
-pub const START_MAX: Duration = Duration::from_secs(60);
+pub const START_MAX: Duration = Duration::from_mins(1);
 /// From SIGTERM to the end: requests in flight, then PostgreSQL's checkpoint.
 pub const STOP_MAX: Duration = Duration::from_secs(45);
 
@@ -171,7 +171,7 @@ impl Serve {
     /// A copy of the binary that others can reach.
     #[must_use]
     pub fn program(mut self, program: &Path) -> Self {
-        self.program = program.to_owned();
+        program.clone_into(&mut self.program);
         self
     }
 

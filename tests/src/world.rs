@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use api::auth::Role;
 use domain::{Policy, Timestamp};
+use serde_json::Value;
 use sqlx::PgPool;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 
@@ -76,7 +77,8 @@ impl World {
         for _ in 0..options.nodes {
             nodes.push(TestNode::start(&database.url, &options).await);
         }
-        Self { nodes, pool, database, options, http: client::http(), finished: false }
+        let http = client::http();
+        Self { nodes, pool, database, options, http, finished: false }
     }
 
     /// Starts one more node.
@@ -168,6 +170,21 @@ impl World {
         .fetch_one(&self.pool)
         .await
         .unwrap()
+    }
+
+    /// A user's transitions as an auditor reads them, oldest first.
+    pub async fn transitions(&self, user_id: &str) -> Vec<Value> {
+        let path = format!("/v1/users/{user_id}/transitions?limit=1000");
+        let page = self.auditor().get(&path).await.expect(200);
+        page["items"].as_array().unwrap().clone()
+    }
+
+    /// The events of one type, as an auditor reads the log at a node that has all of it.
+    pub async fn logged(&self, name: &str) -> Vec<Value> {
+        assert!(self.nodes[0].realm().reached(self.head().await).await);
+        let page = self.auditor().get("/v1/log?limit=1000").await.expect(200);
+        let items = page["items"].as_array().unwrap().iter();
+        items.filter(|event| event["type"] == name).cloned().collect()
     }
 
     /// Asserts the invariants, stops the nodes, drops the database.

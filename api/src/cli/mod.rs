@@ -114,7 +114,7 @@ async fn join(url: &str) -> Result<Realm, Failure> {
     Ok(Realm::join(RealmOptions {
         url: url.to_owned(),
         queue_max: crate::import::CHUNK_LINES_MAX,
-        seed: Policy::default(),
+        seed: None,
         on_revoked: Box::new(|_| {}),
     })
     .await?)

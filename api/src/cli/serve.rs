@@ -14,10 +14,16 @@ use crate::node::{Node, NodeSettings};
 use crate::serve::{bind, raise_open_files_limit};
 use crate::{auth, telemetry};
 
+/// As long as the hash that it keys (RFC 7518, 3.2).
+const SECRET_BYTES_ADVISED: usize = 32;
+
 pub(super) async fn serve(args: ServeArgs) -> Result<(), Failure> {
     telemetry::init_logs(args.log_format);
     auth::install_tls();
     raise_open_files_limit();
+    if args.jwt.jwt_secret.as_ref().is_some_and(|secret| secret.0.len() < SECRET_BYTES_ADVISED) {
+        tracing::warn!("--jwt-secret is shorter than {SECRET_BYTES_ADVISED} bytes: easy to guess");
+    }
     let seed = seed(&args.policy)?;
     // Taken first: whoever cannot have the address need not start a database.
     let listener = bind(args.listen).map_err(|error| format!("{}: {error}", args.listen))?;

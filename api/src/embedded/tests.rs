@@ -120,6 +120,7 @@ async fn until(what: &str, mut holds: impl FnMut() -> bool) {
     let began = Instant::now();
     while !holds() {
         assert!(began.elapsed() < BOUND, "not within {BOUND:?}: {what}");
+        // Between two looks at a process.
         sleep(POLL).await;
     }
 }

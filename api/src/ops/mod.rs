@@ -11,7 +11,7 @@ use utoipa::ToSchema;
 
 use crate::app::App;
 use crate::auth::{Caller, Role};
-use crate::extract::{Json, OptionalJson};
+use crate::extract::{Json, NoQuery, OptionalJson};
 use crate::presence::heartbeat::BeatBody;
 use crate::problem::{Problem, ProblemDocument};
 use crate::shapes::Instant;
@@ -29,16 +29,19 @@ pub async fn healthz() -> Json<OkBody> {
     Json(OkBody { status: "ok" })
 }
 
-/// The node may serve: it follows the log. 503 otherwise.
+/// The node may serve: it follows the log, and the log grows. 503 otherwise.
 #[utoipa::path(get, path = "/readyz", tag = "Operations", security(()),
     responses((status = 200, body = OkBody),
         (status = 503, body = ProblemDocument<'static>,
             content_type = "application/problem+json")))]
 pub async fn readyz(State(app): State<App>) -> Result<Json<OkBody>, Problem> {
-    if app.realm.roster().is_fresh() {
+    if app.realm.is_ready() {
         Ok(Json(OkBody { status: "ok" }))
     } else {
-        Err(Problem::unavailable("not_ready", "this node has not heard of the log for over 1 s"))
+        Err(Problem::unavailable(
+            "not_ready",
+            "this node cannot follow the log, or nobody can append to it",
+        ))
     }
 }
 
@@ -64,12 +67,12 @@ pub struct HealthBody {
 /// How the node is.
 #[utoipa::path(get, path = "/v1/health", tag = "Operations",
     responses((status = 200, body = HealthBody)))]
-pub async fn health(State(app): State<App>, _caller: Caller) -> Json<HealthBody> {
+pub async fn health(State(app): State<App>, _caller: Caller, _: NoQuery) -> Json<HealthBody> {
     let realm = &app.realm;
     let heard = realm.roster().heard_ago();
     let now = realm.now();
     Json(HealthBody {
-        status: if realm.roster().is_fresh() { "ok" } else { "degraded" },
+        status: if realm.is_ready() { "ok" } else { "degraded" },
         version: env!("CARGO_PKG_VERSION"),
         position: realm.position(),
         log_heard_ms_ago: heard.map(|ago| ago.as_millis() as u64),
@@ -111,6 +114,6 @@ pub async fn metrics(
 /// edge can do at most.
 #[utoipa::path(post, path = "/noop", tag = "Operations", request_body = Option<BeatBody>,
     responses((status = 200, body = OkBody)))]
-pub async fn noop(_caller: Caller, _body: OptionalJson<BeatBody>) -> Json<OkBody> {
+pub async fn noop(_caller: Caller, _: NoQuery, _body: OptionalJson<BeatBody>) -> Json<OkBody> {
     Json(OkBody { status: "ok" })
 }

@@ -13,7 +13,7 @@ use utoipa::{IntoParams, ToSchema};
 use super::status::no_store;
 use crate::app::{App, ENTITLED};
 use crate::auth::Caller;
-use crate::extract::{Json, JsonUpTo, Query};
+use crate::extract::{Json, JsonUpTo, NoQuery, Query};
 use crate::limits::{LIST_LIMIT_DEFAULT, LIST_LIMIT_MAX, QUERY_BYTES_MAX, USERS_MAX};
 use crate::problem::{Problem, ProblemDocument};
 use crate::shapes::{Instant, Page, StatusBody, StatusName};
@@ -102,6 +102,7 @@ pub async fn many(
 pub async fn query(
     State(app): State<App>,
     caller: Caller,
+    _: NoQuery,
     headers: HeaderMap,
     JsonUpTo(request): JsonUpTo<QUERY_BYTES_MAX, ManyRequest>,
 ) -> Result<Response, Problem> {
@@ -243,7 +244,11 @@ pub struct SummaryBody {
 #[utoipa::path(get, path = "/v1/status/summary", tag = "Presence",
     operation_id = "count_statuses",
     responses((status = 200, body = SummaryBody)))]
-pub async fn summary(State(app): State<App>, caller: Caller) -> Result<Response, Problem> {
+pub async fn summary(
+    State(app): State<App>,
+    caller: Caller,
+    _: NoQuery,
+) -> Result<Response, Problem> {
     app.realm.refresh_doubtful().await?;
     let audience = if caller.has_any(ENTITLED) { Audience::Entitled } else { Audience::Others };
     let mut counts = CountsBody::default();

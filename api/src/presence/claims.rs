@@ -1,7 +1,7 @@
 //! Claims and visibility.
 
 use axum::extract::State;
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, SubsecRound, Utc};
 use domain::command::{Expiry, SetClaim};
 use domain::{Command, Source, UserId, UserNo};
 use projections::Asked;
@@ -13,7 +13,7 @@ use super::sessions::reason_detail;
 use super::{done, plain_text};
 use crate::app::App;
 use crate::auth::{Caller, Role};
-use crate::extract::{Json, OptionalJson, Path};
+use crate::extract::{Json, NoQuery, OptionalJson, Path};
 use crate::problem::{Problem, ProblemDocument};
 use crate::shapes::{StatusBody, StatusName};
 
@@ -58,6 +58,7 @@ pub struct ClearRequest {
 pub async fn set(
     State(app): State<App>,
     caller: Caller,
+    _: NoQuery,
     Path((user_id, source)): Path<(UserId, String)>,
     Json(request): Json<ClaimRequest>,
 ) -> Result<Json<StatusBody>, Problem> {
@@ -71,7 +72,8 @@ pub async fn set(
     }
     let expires = match (request.expires_at, request.ttl_ms) {
         (None, None) => None,
-        (Some(at), None) => Some(Expiry::At(at)),
+        // The log's clock ticks in microseconds.
+        (Some(at), None) => Some(Expiry::At(at.trunc_subsecs(6))),
         (None, Some(ms)) => Some(Expiry::AfterMs(ms)),
         (Some(_), Some(_)) => {
             return Err(Problem::rule("two_ends", "expires_at or ttl_ms, not both"));
@@ -94,10 +96,12 @@ pub async fn set(
             content_type = "application/problem+json"),
         (status = 404, body = ProblemDocument<'static>,
             content_type = "application/problem+json"),
-        (status = 422, body = ProblemDocument<'static>, content_type = "application/problem+json")))]
+        (status = 422, body = ProblemDocument<'static>,
+            content_type = "application/problem+json")))]
 pub async fn clear(
     State(app): State<App>,
     caller: Caller,
+    _: NoQuery,
     Path((user_id, source)): Path<(UserId, String)>,
     OptionalJson(request): OptionalJson<ClearRequest>,
 ) -> Result<Json<StatusBody>, Problem> {
@@ -126,10 +130,12 @@ pub struct VisibilityRequest {
     responses((status = 200, body = StatusBody),
         (status = 403, body = ProblemDocument<'static>,
             content_type = "application/problem+json"),
-        (status = 404, body = ProblemDocument<'static>, content_type = "application/problem+json")))]
+        (status = 404, body = ProblemDocument<'static>,
+            content_type = "application/problem+json")))]
 pub async fn visibility(
     State(app): State<App>,
     caller: Caller,
+    _: NoQuery,
     Path(user_id): Path<UserId>,
     Json(request): Json<VisibilityRequest>,
 ) -> Result<Json<StatusBody>, Problem> {

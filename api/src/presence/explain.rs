@@ -12,7 +12,7 @@ use utoipa::ToSchema;
 use super::status::no_store;
 use crate::app::App;
 use crate::auth::{Caller, Role};
-use crate::extract::{Json, Path};
+use crate::extract::{Json, NoQuery, Path};
 use crate::problem::{Problem, ProblemDocument};
 use crate::shapes::{ClaimBody, EventBody, Instant, SessionBody, StatusName};
 
@@ -52,6 +52,7 @@ pub struct ExplainBody {
 pub async fn explain(
     State(app): State<App>,
     caller: Caller,
+    _: NoQuery,
     Path(user_id): Path<UserId>,
 ) -> Result<Response, Problem> {
     caller.require_self_or(&user_id, &[Role::Service, Role::Auditor, Role::Admin])?;

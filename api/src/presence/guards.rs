@@ -17,7 +17,7 @@ use super::claims::parse_source;
 use super::done;
 use crate::app::App;
 use crate::auth::{Caller, Role};
-use crate::extract::{Json, Path};
+use crate::extract::{Json, NoQuery, Path};
 use crate::problem::{Problem, ProblemDocument};
 use crate::shapes::StatusName;
 
@@ -99,6 +99,7 @@ pub struct AllowedBody {
 pub async fn guard(
     State(app): State<App>,
     caller: Caller,
+    _: NoQuery,
     Path(user_id): Path<UserId>,
     Json(request): Json<GuardRequest>,
 ) -> Result<Json<AllowedBody>, Problem> {
@@ -117,10 +118,26 @@ pub struct GuardsRequest {
 
 /// A guard and whom it is about.
 #[derive(Debug, Clone, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)] // Which does not go together with `flatten`.
 pub struct NamedGuard {
     user_id: String,
-    #[serde(flatten)]
-    guard: GuardRequest,
+    /// The action's name.
+    action: String,
+    /// The statuses that allow it.
+    require: Vec<StatusName>,
+    /// Makes the call repeatable for 24 h: the same key hears the same answer.
+    key: Option<String>,
+    /// A claim that is set or cleared with it.
+    claim: Option<GuardClaimRequest>,
+    /// Refused unless this is the user's sequence.
+    if_sequence: Option<i64>,
+}
+
+impl NamedGuard {
+    fn apart(self) -> (String, GuardRequest) {
+        let Self { user_id, action, require, key, claim, if_sequence } = self;
+        (user_id, GuardRequest { action, require, key, claim, if_sequence })
+    }
 }
 
 /// What came of many guards, in their order.
@@ -155,6 +172,7 @@ pub struct GuardAnswer {
 pub async fn guards(
     State(app): State<App>,
     caller: Caller,
+    _: NoQuery,
     Json(request): Json<GuardsRequest>,
 ) -> Result<Json<GuardsBody>, Problem> {
     caller.require(&[Role::Service])?;
@@ -166,12 +184,12 @@ pub async fn guards(
     let answers = stream::iter(request.guards).map(|named| {
         let (app, caller, asked) = (&app, &caller, asked.clone());
         async move {
-            let user_id = named.user_id.parse().map_err(|_| Problem::invalid_user_id());
-            let answer = match user_id {
-                Ok(user_id) => ask(app, caller, &user_id, named.guard, asked).await,
+            let (user_id, guard) = named.apart();
+            let answer = match user_id.parse().map_err(|_| Problem::invalid_user_id()) {
+                Ok(user_id) => ask(app, caller, &user_id, guard, asked).await,
                 Err(problem) => Err(problem),
             };
-            one_of_many(named.user_id, answer)
+            one_of_many(user_id, answer)
         }
     });
     let items: Vec<Result<GuardAnswer, Problem>> = answers.buffered(AT_ONCE).collect().await;

@@ -19,7 +19,7 @@ use super::done;
 use super::sessions::{closed, find};
 use crate::app::App;
 use crate::auth::{Caller, Role};
-use crate::extract::{BodyBytes, Json, OptionalJson, Path, parse_json};
+use crate::extract::{BodyBytes, Json, NoQuery, OptionalJson, Path, parse_json};
 use crate::limits::{HEARTBEATS_BYTES_MAX, HEARTBEATS_MAX};
 use crate::problem::{Problem, ProblemDocument};
 use crate::shapes::{Instant, StatusBody};
@@ -63,6 +63,7 @@ pub struct BeatenBody {
 pub async fn heartbeat(
     State(app): State<App>,
     caller: Caller,
+    _: NoQuery,
     Path(session): Path<SessionId>,
     OptionalJson(body): OptionalJson<BeatBody>,
 ) -> Result<Json<BeatenBody>, Problem> {
@@ -161,6 +162,7 @@ pub struct RejectedBeat {
 pub async fn heartbeats(
     State(app): State<App>,
     caller: Caller,
+    _: NoQuery,
     headers: HeaderMap,
     BodyBytes(body): BodyBytes<HEARTBEATS_BYTES_MAX>,
 ) -> Result<Json<BatchBody>, Problem> {

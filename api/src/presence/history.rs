@@ -35,7 +35,8 @@ pub struct TransitionsQuery {
         (status = 403, body = ProblemDocument<'static>, content_type = "application/problem+json"),
         (status = 404, body = ProblemDocument<'static>,
             content_type = "application/problem+json"),
-        (status = 422, body = ProblemDocument<'static>, content_type = "application/problem+json")))]
+        (status = 422, body = ProblemDocument<'static>,
+            content_type = "application/problem+json")))]
 pub async fn transitions(
     State(app): State<App>,
     caller: Caller,
@@ -92,7 +93,8 @@ pub struct LogBody {
     responses((status = 200, body = LogBody),
         (status = 403, body = ProblemDocument<'static>,
             content_type = "application/problem+json"),
-        (status = 422, body = ProblemDocument<'static>, content_type = "application/problem+json")))]
+        (status = 422, body = ProblemDocument<'static>,
+            content_type = "application/problem+json")))]
 pub async fn log(
     State(app): State<App>,
     caller: Caller,

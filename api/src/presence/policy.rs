@@ -1,14 +1,14 @@
 //! The policy: intervals, thresholds, retention, visibility.
 
 use axum::extract::State;
-use domain::policy::Visibility;
+use domain::policy::{PolicyPatch, Visibility};
 use domain::{Policy, Position};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::app::App;
 use crate::auth::{Caller, Role};
-use crate::extract::Json;
+use crate::extract::{Json, NoQuery};
 use crate::problem::{Problem, ProblemDocument};
 
 /// The policy in force. Durations in milliseconds.
@@ -76,25 +76,20 @@ pub struct PolicyRequest {
     visibility: Option<VisibilityName>,
 }
 
-impl PolicyRequest {
-    fn applied_to(self, policy: &Policy) -> Policy {
-        let visibility = self.visibility.map(|visibility| match visibility {
-            VisibilityName::All => Visibility::All,
-            VisibilityName::Groups => Visibility::Groups,
-        });
-        Policy {
-            heartbeat_ms: self.heartbeat_ms.unwrap_or(policy.heartbeat_ms),
-            lease_ms: self.lease_ms.unwrap_or(policy.lease_ms),
-            away_after_ms: self.away_after_ms.unwrap_or(policy.away_after_ms),
-            grace_ms: self.grace_ms.unwrap_or(policy.grace_ms),
-            interaction_away_after_ms: self
-                .interaction_away_after_ms
-                .unwrap_or(policy.interaction_away_after_ms),
-            interaction_lease_ms: self.interaction_lease_ms.unwrap_or(policy.interaction_lease_ms),
-            heartbeat_retention_days: self
-                .heartbeat_retention_days
-                .unwrap_or(policy.heartbeat_retention_days),
-            visibility: visibility.unwrap_or(policy.visibility),
+impl From<PolicyRequest> for PolicyPatch {
+    fn from(request: PolicyRequest) -> Self {
+        Self {
+            heartbeat_ms: request.heartbeat_ms,
+            lease_ms: request.lease_ms,
+            away_after_ms: request.away_after_ms,
+            grace_ms: request.grace_ms,
+            interaction_away_after_ms: request.interaction_away_after_ms,
+            interaction_lease_ms: request.interaction_lease_ms,
+            heartbeat_retention_days: request.heartbeat_retention_days,
+            visibility: request.visibility.map(|visibility| match visibility {
+                VisibilityName::All => Visibility::All,
+                VisibilityName::Groups => Visibility::Groups,
+            }),
         }
     }
 }
@@ -103,7 +98,7 @@ impl PolicyRequest {
 #[utoipa::path(get, path = "/v1/policy", tag = "Presence",
     operation_id = "get_policy",
     responses((status = 200, body = PolicyBody)))]
-pub async fn get(State(app): State<App>, _caller: Caller) -> Json<PolicyBody> {
+pub async fn get(State(app): State<App>, _caller: Caller, _: NoQuery) -> Json<PolicyBody> {
     Json(PolicyBody::of(&app.realm.policy(), app.realm.position()))
 }
 
@@ -119,11 +114,11 @@ pub async fn get(State(app): State<App>, _caller: Caller) -> Json<PolicyBody> {
 pub async fn put(
     State(app): State<App>,
     caller: Caller,
+    _: NoQuery,
     Json(request): Json<PolicyRequest>,
 ) -> Result<Json<PolicyBody>, Problem> {
     caller.require(&[Role::Admin])?;
-    let policy = request.applied_to(&app.realm.policy());
     let actor = app.actor(&caller).await?;
-    let position = app.realm.change_policy(policy, actor).await?;
+    let position = app.realm.change_policy(&request.into(), actor).await?;
     Ok(Json(PolicyBody::of(&app.realm.policy(), position)))
 }

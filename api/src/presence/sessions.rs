@@ -16,7 +16,7 @@ use uuid::Uuid;
 use super::{done, plain_text};
 use crate::app::App;
 use crate::auth::{Caller, Role};
-use crate::extract::{Json, OptionalJson, Path, Query};
+use crate::extract::{Json, NoQuery, OptionalJson, Path, Query};
 use crate::problem::{Problem, ProblemDocument};
 use crate::shapes::{DeviceBody, Instant, SessionBody, StatusBody};
 
@@ -70,6 +70,7 @@ pub struct OpenedBody {
 pub async fn open(
     State(app): State<App>,
     caller: Caller,
+    _: NoQuery,
     OptionalJson(body): OptionalJson<OpenBody>,
 ) -> Result<Response, Problem> {
     let asked = Asked::by(None);
@@ -86,7 +87,7 @@ pub async fn open(
     let actor = Some(app.actor(&caller).await?);
     let asked = Asked { actor, detail: device_detail(device)?, ..asked };
     let receipt = match app.realm.execute(user, &command, asked).await? {
-        Executed::SessionEnded => return Err(closed(&app, session).await?),
+        Executed::SessionEnded => return Err(used_before(&app, user, session).await?),
         executed => done(executed)?,
     };
     let existed = receipt.outcome == Outcome::Opened { existed: true };
@@ -153,6 +154,15 @@ pub(crate) async fn closed(app: &App, session: SessionId) -> Result<Problem, Pro
     match history::session(app.realm.pool(), session).await? {
         Some(SessionFound::Ended(ended)) => Ok(closed_problem(&ended)),
         Some(SessionFound::Live(_)) | None => Ok(Problem::session_closed(None, None)),
+    }
+}
+
+/// 410 for one's own session that is over; whose it was and why is nobody else's business.
+async fn used_before(app: &App, user: UserNo, session: SessionId) -> Result<Problem, Problem> {
+    match history::session(app.realm.pool(), session).await? {
+        Some(SessionFound::Ended(ended)) if ended.user_no == user => Ok(closed_problem(&ended)),
+        Some(_) => Ok(Problem::session_taken()),
+        None => Ok(Problem::session_closed(None, None)),
     }
 }
 
@@ -319,6 +329,7 @@ pub struct SessionsBody {
 pub async fn list(
     State(app): State<App>,
     caller: Caller,
+    _: NoQuery,
     Path(user_id): Path<UserId>,
 ) -> Result<Response, Problem> {
     caller.require_self_or(&user_id, &[Role::Service, Role::Admin])?;
@@ -358,6 +369,7 @@ pub struct DisconnectedBody {
 pub async fn disconnect(
     State(app): State<App>,
     caller: Caller,
+    _: NoQuery,
     Path(user_id): Path<UserId>,
 ) -> Result<Json<DisconnectedBody>, Problem> {
     let asked = Asked::by(None);

@@ -3,10 +3,10 @@
 use axum::extract::State;
 use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse, Response};
-use chrono::{DateTime, Utc};
-use domain::{Timestamp, UserId};
+use chrono::{DateTime, Datelike, Utc};
+use domain::{Timestamp, UserId, lapse};
 use projections::history;
-use projections::realm::Consistency;
+use projections::realm::{Consistency, Seen};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
@@ -15,6 +15,7 @@ use crate::auth::{Caller, Role};
 use crate::extract::{Json, Path, Query};
 use crate::problem::{Problem, ProblemDocument};
 use crate::shapes::{Instant, StatusBody, StatusName};
+use crate::sweeper;
 
 /// An answer that nobody may keep: it is true only now.
 pub(crate) fn no_store(answer: impl IntoResponse) -> Response {
@@ -45,9 +46,8 @@ pub struct StatusQuery {
 }
 
 /// A user's status at a past instant.
-#[derive(Debug, Serialize, ToSchema)]
+#[derive(Debug, Serialize)]
 pub struct PastStatusBody {
-    #[schema(value_type = String)]
     user_id: UserId,
     status: StatusName,
     since: Instant,
@@ -59,20 +59,12 @@ pub struct PastStatusBody {
     settled: bool,
 }
 
-/// Now, or then.
-#[derive(ToSchema)]
-#[serde(untagged)]
-#[allow(dead_code, reason = "describes two answers of one call")]
-enum StatusNowOrThen {
-    Now(StatusBody),
-    Then(PastStatusBody),
-}
-
 /// One user's status.
 #[utoipa::path(get, path = "/v1/users/{id}/status", tag = "Presence",
     operation_id = "get_status",
     params(("id" = String, Path), StatusQuery),
-    responses((status = 200, body = StatusNowOrThen, description = "With `at`: as it was then"),
+    responses((status = 200, body = StatusBody, description = "With `at`: as it was then, with \
+            `at`, `invisible`, and `settled`: whether all of that time has been recorded"),
         (status = 403, body = ProblemDocument<'static>, content_type = "application/problem+json"),
         (status = 404, body = ProblemDocument<'static>,
             content_type = "application/problem+json"),
@@ -91,6 +83,10 @@ pub async fn status(
     let waited = app.at_least(query.min_position).await?;
     if let Some(at) = query.at {
         caller.require_self_or(&user_id, &[Role::Auditor, Role::Admin])?;
+        // RFC 3339 has no other years, and PostgreSQL not all that chrono has.
+        if !(0..=9999).contains(&at.year()) {
+            return Err(Problem::invalid_parameter("at: a year is 0000 to 9999"));
+        }
         return Ok(no_store(Json(past(&app, user_id, at).await?)));
     }
     let user = app.known_user(&user_id).await?;
@@ -101,25 +97,20 @@ pub async fn status(
 
 async fn past(app: &App, user_id: UserId, at: Timestamp) -> Result<PastStatusBody, Problem> {
     let user = app.known_user(&user_id).await?;
-    let settled = at <= app.realm.now();
+    let recorded = app.realm.now() - sweeper::BEHIND;
     let as_of = history::as_of(app.realm.pool(), user, at).await?;
     let as_of = as_of.ok_or_else(Problem::user_not_found)?;
-    // Not recorded yet: what the leases of now come to by then.
+    // What time does by then may not be recorded yet: the leases of now are reckoned with.
     let silences = app.realm.silences();
-    let lapsed = |seen: projections::realm::Seen<'_>| {
-        let due = domain::lapse::next_deadline(seen.state, &silences).filter(|due| *due <= at);
-        due.and_then(|_| domain::lapse::settled(seen.state, &silences, at))
+    let then = |seen: Seen<'_>| {
+        let later = lapse::settled(seen.state, &silences, at);
+        let state = later.as_ref().unwrap_or(seen.state);
+        (state.status, state.since)
     };
-    let recent = !settled || app.realm.now() - at < RECENT;
-    let later = if recent {
-        app.realm.look(&[user], Consistency::Strong, lapsed).await?.pop().flatten().flatten()
-    } else {
-        None
-    };
-    let (status, since) = match later {
-        Some(state) if state.changed_at >= Some(as_of.since) => (state.status, state.since),
-        Some(_) | None => (as_of.status, as_of.since),
-    };
+    let found = app.realm.look(&[user], Consistency::Strong, then).await?.pop().flatten();
+    let reckoned = found.filter(|(_, since)| (as_of.since..=at).contains(since));
+    let settled = at <= recorded && reckoned.is_none_or(|(status, _)| status == as_of.status);
+    let (status, since) = reckoned.unwrap_or((as_of.status, as_of.since));
     Ok(PastStatusBody {
         user_id,
         status: status.into(),
@@ -130,6 +121,3 @@ async fn past(app: &App, user_id: UserId, at: Timestamp) -> Result<PastStatusBod
         settled,
     })
 }
-
-/// Deadlines as recent as this may not have been recorded yet.
-const RECENT: chrono::TimeDelta = chrono::TimeDelta::seconds(10);

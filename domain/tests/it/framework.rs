@@ -3,7 +3,7 @@
 use cqrs_es::test::TestFramework;
 use cqrs_es::{Aggregate, DomainEvent};
 use domain::aggregate::{EVENT_VERSION, PolicyAggregate, PolicyCommand, PolicyEvent, Services};
-use domain::policy::PolicyRefusal;
+use domain::policy::{PolicyPatch, PolicyRefusal};
 use domain::{Policy, Presence, Refusal, Silences, Status};
 
 use crate::given::{
@@ -75,8 +75,30 @@ fn changed(policy: Policy) -> PolicyEvent {
     PolicyEvent::Changed { policy, actor: Some(ANA) }
 }
 
+/// A change of everything.
 fn change(policy: Policy) -> PolicyCommand {
-    PolicyCommand::Change { policy, actor: Some(ANA) }
+    let patch = PolicyPatch {
+        heartbeat_ms: Some(policy.heartbeat_ms),
+        lease_ms: Some(policy.lease_ms),
+        away_after_ms: Some(policy.away_after_ms),
+        grace_ms: Some(policy.grace_ms),
+        interaction_away_after_ms: Some(policy.interaction_away_after_ms),
+        interaction_lease_ms: Some(policy.interaction_lease_ms),
+        heartbeat_retention_days: Some(policy.heartbeat_retention_days),
+        visibility: Some(policy.visibility),
+    };
+    PolicyCommand::Change { patch, actor: Some(ANA) }
+}
+
+#[test]
+fn two_changes_of_different_intervals_do_not_undo_each_other() {
+    let patch = PolicyPatch { grace_ms: Some(1_000), ..PolicyPatch::default() };
+    let stored = Policy { lease_ms: 200_000, ..Policy::default() };
+    let both = Policy { grace_ms: 1_000, ..stored.clone() };
+    policy()
+        .given(vec![changed(stored)])
+        .when(PolicyCommand::Change { patch, actor: Some(ANA) })
+        .then_expect_events(vec![changed(both)]);
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use api::auth::Role;
-use rustix::process::{Signal, kill_process};
+use rustix::process::{Pid, Signal, kill_process};
 use tests::process::api::Api;
 use tests::process::audit::Audit;
 use tests::process::load::Load;
@@ -13,9 +13,13 @@ use tests::process::{Serve, run};
 use tokio::sync::watch;
 
 const KILLS: usize = 10;
+/// Besides, server and PostgreSQL at one time, as when the power fails.
+const POWER_CUTS: usize = 2;
+/// Besides, the one backend that appends: PostgreSQL then throws everybody out and recovers.
+const BACKEND_KILLS: usize = 2;
 const CLIENTS: usize = 32;
 /// Between two kills: each client has been everywhere in its round.
-const ACKS_BETWEEN: usize = 400;
+const ACKS_BETWEEN: usize = 200;
 /// For the service to be back and to have acknowledged so much, on a busy machine.
 const PROGRESS_MAX: Duration = Duration::from_secs(45);
 
@@ -44,11 +48,16 @@ async fn a_server_killed_ten_times_under_load_loses_nothing_and_logs_nobody_out(
     let (place, _) = watch::channel(server.address);
     let api = Api::following(&place.subscribe(), "planner", Role::Service);
     let load = Load::start(&api, "k", CLIENTS);
-    for _ in 0..KILLS {
+    for round in 0..KILLS + POWER_CUTS {
         load.progress(ACKS_BETWEEN, PROGRESS_MAX).await;
+        let power_cut = round >= KILLS;
+        if power_cut {
+            kill_process(server.postmaster().unwrap(), Signal::KILL).unwrap();
+        }
         server.kill().await;
         server = serve.start().await;
-        assert_eq!(server.said.count("adopting the PostgreSQL"), 1, "{}", server.said.tail());
+        let adopted = server.said.count("adopting the PostgreSQL");
+        assert_eq!(adopted, usize::from(!power_cut), "{}", server.said.tail());
         place.send_replace(server.address);
         nothing_was_lost(&audit(data_dir.to_str().unwrap()).await, &load).await;
     }
@@ -81,6 +90,14 @@ async fn a_postgresql_killed_ten_times_under_load_comes_back_without_a_restart_o
         longest = longest.max(killed.elapsed());
         nothing_was_lost(&audit(data_dir.to_str().unwrap()).await, &load).await;
         assert!(server.runs(), "the same process serves on");
+    }
+    for _ in 0..BACKEND_KILLS {
+        let audit = audit(data_dir.to_str().unwrap()).await;
+        let appending = "select pid from pg_stat_activity where query like '%from append(%'
+                         and pid <> pg_backend_pid()";
+        let pid: i32 = sqlx::query_scalar(appending).fetch_one(audit.pool()).await.unwrap();
+        kill_process(Pid::from_raw(pid).unwrap(), Signal::KILL).unwrap();
+        load.progress(ACKS_BETWEEN, PROGRESS_MAX).await;
     }
     load.progress(ACKS_BETWEEN, PROGRESS_MAX).await;
     let ledger = load.stop().await;

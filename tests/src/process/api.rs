@@ -69,6 +69,12 @@ impl Api {
         Self { place: watch::channel(server.address).1, ..self.clone() }
     }
 
+    /// The same place with another token.
+    #[must_use]
+    pub fn with(&self, token: &str) -> Self {
+        Self { token: token.to_owned(), ..self.clone() }
+    }
+
     /// Asks; an error where there is no answer.
     pub async fn send(
         &self,

@@ -89,6 +89,15 @@ impl Ledger {
         let live = self.sessions.iter().filter(|(_, track)| track.opened && !track.leaving);
         live.map(|(session, _)| *session).collect()
     }
+
+    /// What these clients know and those.
+    pub fn add(&mut self, other: Self) {
+        self.acks.extend(other.acks);
+        self.sessions.extend(other.sessions);
+        self.refused += other.refused;
+        self.busy += other.busy;
+        self.wrong.extend(other.wrong);
+    }
 }
 
 /// Clients at work.

@@ -2,7 +2,10 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
@@ -12,6 +15,32 @@ use super::wait::comes_to_hold;
 
 /// An immediate shutdown, on a busy machine.
 const END_MAX: Duration = Duration::from_secs(15);
+
+/// Waits for our end, however it comes, and then ends what has its directories on its command line.
+/// A test that ends as it should leaves nothing to do. `$SCRATCH` is how the directories begin.
+const GUARD: &str = r#"
+cat
+for process in /proc/[0-9]*; do
+    grep -qa "$SCRATCH" "$process/cmdline" && kill -9 "${process#/proc/}"
+done
+for dir in "$SCRATCH"*; do
+    [ -d "$dir/disk" ] && umount -l "$dir/disk"
+    rm -rf "$dir"
+done
+"#;
+
+/// How the names of this run's directories begin.
+fn prefix() -> PathBuf {
+    static GUARDED: OnceLock<Child> = OnceLock::new();
+    let prefix = std::env::temp_dir().join(format!("rollcall-faults-{}-", std::process::id()));
+    GUARDED.get_or_init(|| {
+        let mut guard = Command::new("/bin/sh");
+        guard.args(["-c", GUARD]).env("SCRATCH", &prefix).current_dir("/").process_group(0);
+        guard.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+        guard.spawn().unwrap()
+    });
+    prefix
+}
 
 /// A directory of this test alone, which every account may pass through.
 #[derive(Debug)]
@@ -23,8 +52,9 @@ impl Scratch {
     pub fn new() -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
-        let name = format!("rollcall-faults-{}-{count}", std::process::id());
-        let path = std::env::temp_dir().join(name);
+        let mut path = prefix().into_os_string();
+        path.push(count.to_string());
+        let path = PathBuf::from(path);
         let _ = fs::remove_dir_all(&path); // Of an earlier process with our id.
         fs::create_dir_all(&path).unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o711)).unwrap();

@@ -12,7 +12,7 @@ use tokio::process::{Child, Command};
 use crate::Failure;
 
 /// How long a process may take until it can be asked.
-const READY_PATIENCE: Duration = Duration::from_secs(60);
+const READY_PATIENCE: Duration = Duration::from_mins(1);
 /// How long a process may take to end by itself.
 const STOP_PATIENCE: Duration = Duration::from_secs(20);
 /// What stands before the address in the line by which a server says that it is ready.

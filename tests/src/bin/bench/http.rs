@@ -41,7 +41,8 @@ impl Request {
     pub(crate) fn new(call: &str, token: &str, body: &str, width: usize) -> Self {
         let body_slots = body.matches(SLOT).count();
         let length = body.len() + body_slots * width - body_slots * SLOT.len();
-        let mut head = format!("{call} HTTP/1.1\r\nhost: bench\r\nauthorization: Bearer {token}\r\n");
+        let mut head =
+            format!("{call} HTTP/1.1\r\nhost: bench\r\nauthorization: Bearer {token}\r\n");
         if !body.is_empty() {
             head.push_str("content-type: application/json\r\n");
         }

@@ -32,10 +32,19 @@ impl Log {
         Ok(Self { pool: PgPoolOptions::new().max_connections(2).connect_lazy_with(options) })
     }
 
+    /// Gives users their numbers, so that logging them in needs no commit for each name.
+    pub(crate) async fn introduce(&self, user_ids: &[String]) -> Result<(), Failure> {
+        let statement = "insert into account (user_id) select unnest($1::text[])";
+        sqlx::query(statement).bind(user_ids).execute(&self.pool).await?;
+        Ok(())
+    }
+
     /// The newest position drawn.
     pub(crate) async fn head(&self) -> Result<i64, Failure> {
-        let head = sqlx::query_scalar("select case when is_called then last_value else 0 end
-            from log_pos");
+        let head = sqlx::query_scalar(
+            "select case when is_called then last_value else 0 end
+            from log_pos",
+        );
         Ok(head.fetch_one(&self.pool).await?)
     }
 

@@ -82,9 +82,13 @@ pub(crate) async fn others() -> f64 {
     (&Usage::now() - &before).others
 }
 
-/// Ours, by what they do: the same program runs the references.
+/// Ours, by what they do: this program runs the references, too.
 fn called(name: &str) -> String {
-    if name == "bench" { "reference".to_owned() } else { name.to_owned() }
+    match name {
+        "bench" => "reference".to_owned(),
+        _ if name.starts_with("rollcall") => "rollcall".to_owned(),
+        _ => name.to_owned(),
+    }
 }
 
 fn is_below(processes: &HashMap<u32, Process>, id: u32, ancestor: u32) -> bool {

@@ -158,12 +158,26 @@ pub(crate) struct Churn {
     logout: Request,
     users: Vec<Vec<u8>>,
     turn: usize,
+    turns_max: usize,
     open: bool,
 }
 
 impl Churn {
-    /// One for each connection.
+    /// One for each connection, until the time is over.
     pub(crate) fn each(connections: usize, token: &str, users: &Arc<Names>) -> Vec<Self> {
+        Self::until(usize::MAX, connections, token, users)
+    }
+
+    /// One for each connection, that lets each of its users in and out once.
+    pub(crate) fn once(connections: usize, token: &str, users: &Arc<Names>) -> Vec<Self> {
+        let mut all = Self::until(0, connections, token, users);
+        for one in &mut all {
+            one.turns_max = one.users.len();
+        }
+        all
+    }
+
+    fn until(turns_max: usize, connections: usize, token: &str, users: &Arc<Names>) -> Vec<Self> {
         let body = r#"{"user_id":"{}","session_id":"________-____-____-____-____________"}"#;
         // Slots are of one width; a user's name is not as wide as a session's: it is written in.
         let width = users.width();
@@ -178,6 +192,7 @@ impl Churn {
             logout: logout.clone(),
             users,
             turn: 0,
+            turns_max,
             open: false,
         };
         owned.into_iter().filter(|users| !users.is_empty()).map(one).collect()
@@ -204,6 +219,10 @@ impl Script for Churn {
         (answer.status == expected).then_some(1)
     }
 
+    fn is_done(&self) -> bool {
+        self.turn >= self.turns_max && !self.open
+    }
+
     /// Who was let in is seen out, or it would stay for the length of a lease.
     fn may_end(&self) -> bool {
         !self.open
@@ -212,7 +231,7 @@ impl Script for Churn {
 
 /// Logs users in, one session each, once.
 pub(crate) struct Login {
-    login: Request,
+    request: Request,
     users: Arc<Names>,
     sessions: Arc<Names>,
     next: usize,
@@ -228,9 +247,9 @@ impl Login {
         sessions: &Arc<Names>,
     ) -> Vec<Self> {
         let body = r#"{"user_id":"{}","session_id":"________-____-____-____-____________"}"#;
-        let login = Request::new("POST /v1/sessions", token, body, users.width());
+        let request = Request::new("POST /v1/sessions", token, body, users.width());
         let one = |next| Self {
-            login: login.clone(),
+            request: request.clone(),
             users: Arc::clone(users),
             sessions: Arc::clone(sessions),
             next,
@@ -242,10 +261,10 @@ impl Login {
 
 impl Script for Login {
     fn next(&mut self) -> &[u8] {
-        self.login.fill(0, self.users.get(self.next));
-        self.login.fill_end(UUID_WIDTH + 2, self.sessions.get(self.next));
+        self.request.fill(0, self.users.get(self.next));
+        self.request.fill_end(UUID_WIDTH + 2, self.sessions.get(self.next));
         self.next += self.step;
-        self.login.bytes()
+        self.request.bytes()
     }
 
     fn acknowledged(&mut self, answer: Answer<'_>) -> Option<u64> {

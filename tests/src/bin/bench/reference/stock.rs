@@ -8,8 +8,8 @@ use axum::routing::post;
 use axum::{Json, Router};
 use chrono::{DateTime, Utc};
 use cqrs_es::event_sink::EventSink;
-use cqrs_es::persist::{GenericQuery, ViewRepository as _};
-use cqrs_es::{Aggregate, DomainEvent, EventEnvelope, View};
+use cqrs_es::persist::GenericQuery;
+use cqrs_es::{Aggregate, AggregateError, DomainEvent, EventEnvelope, View};
 use postgres_es::{PostgresCqrs, PostgresViewRepository, postgres_cqrs};
 use serde::{Deserialize, Serialize};
 use sqlx::{Executor as _, PgPool};
@@ -18,6 +18,8 @@ use crate::Failure;
 
 /// From so many idle milliseconds on, somebody is away.
 const AWAY_AFTER_MS: u32 = 300_000;
+/// How often a command is tried again that others have overtaken.
+const ATTEMPTS_MAX: usize = 16;
 /// The name of the view's table.
 const VIEW: &str = "session_view";
 
@@ -28,9 +30,9 @@ pub(super) struct Beat {
 }
 
 impl Beat {
-    /// Whether the person is there.
-    pub(super) fn is_active(&self) -> bool {
-        self.idle_ms < AWAY_AFTER_MS
+    /// What that makes of the person.
+    pub(super) fn status(&self) -> &'static str {
+        if self.idle_ms < AWAY_AFTER_MS { "online" } else { "away" }
     }
 }
 
@@ -118,19 +120,12 @@ impl View<Session> for SessionView {
             SessionEvent::Opened { at } => (0, at),
             SessionEvent::Beaten { idle_ms, at } => (idle_ms, at),
         };
-        let active = Beat { idle_ms }.is_active();
-        (if active { "online" } else { "away" }).clone_into(&mut self.status);
+        Beat { idle_ms }.status().clone_into(&mut self.status);
         self.last_seen = Some(at);
     }
 }
 
 type Views = PostgresViewRepository<SessionView, Session>;
-
-#[derive(Clone)]
-struct Stock {
-    cqrs: Arc<PostgresCqrs<Session>>,
-    views: Arc<Views>,
-}
 
 /// postgres-es' own tables, with everybody logged in.
 pub(super) async fn prepare(pool: &PgPool, sessions: &[String]) -> Result<(), Failure> {
@@ -176,21 +171,29 @@ pub(super) async fn prepare(pool: &PgPool, sessions: &[String]) -> Result<(), Fa
 /// One route.
 pub(super) fn router(pool: PgPool) -> Router {
     let views = Arc::new(Views::new(VIEW, pool.clone()));
-    let query = GenericQuery::<Views, SessionView, Session>::new(Arc::clone(&views));
+    let query = GenericQuery::<Views, SessionView, Session>::new(views);
     let cqrs = Arc::new(postgres_cqrs(pool, vec![Box::new(query)], ()));
-    Router::new()
-        .route("/v1/sessions/{id}/heartbeat", post(heartbeat))
-        .with_state(Stock { cqrs, views })
+    Router::new().route("/v1/sessions/{id}/heartbeat", post(heartbeat)).with_state(cqrs)
 }
 
-/// Whoever beats hears the status: from the view, as is usual.
+/// The answer is made of what was asked: reading the view again would cost another query.
 async fn heartbeat(
-    State(stock): State<Stock>,
+    State(cqrs): State<Arc<PostgresCqrs<Session>>>,
     Path(session): Path<String>,
     Json(beat): Json<Beat>,
 ) -> Result<Json<SessionView>, StatusCode> {
-    let command = SessionCommand::Beat { idle_ms: beat.idle_ms, at: Utc::now() };
-    stock.cqrs.execute(&session, command).await.map_err(|_| StatusCode::CONFLICT)?;
-    let view = stock.views.load(&session).await.map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)?;
-    view.map(Json).ok_or(StatusCode::NOT_FOUND)
+    let at = Utc::now();
+    for _ in 0..ATTEMPTS_MAX {
+        let command = SessionCommand::Beat { idle_ms: beat.idle_ms, at };
+        match cqrs.execute(&session, command).await {
+            Ok(()) => {
+                let status = beat.status().to_owned();
+                return Ok(Json(SessionView { status, last_seen: Some(at) }));
+            }
+            Err(AggregateError::AggregateConflict) => {}
+            Err(AggregateError::UserError(Closed)) => return Err(StatusCode::GONE),
+            Err(_) => return Err(StatusCode::INTERNAL_SERVER_ERROR),
+        }
+    }
+    Err(StatusCode::CONFLICT)
 }

@@ -50,15 +50,14 @@ async fn heartbeat(
     Path(user_id): Path<i64>,
     Json(beat): Json<Beat>,
 ) -> Result<Json<Beaten>, StatusCode> {
-    let status = if beat.is_active() { "online" } else { "away" };
+    let status = beat.status();
     let last_seen = Utc::now();
-    let updated =
-        sqlx::query("update users set online_status = $2, last_seen = $3 where id = $1")
-            .bind(user_id)
-            .bind(status)
-            .bind(last_seen)
-            .execute(&pool)
-            .await;
+    let updated = sqlx::query("update users set online_status = $2, last_seen = $3 where id = $1")
+        .bind(user_id)
+        .bind(status)
+        .bind(last_seen)
+        .execute(&pool)
+        .await;
     match updated {
         Ok(updated) if updated.rows_affected() == 1 => {
             Ok(Json(Beaten { user_id, status, last_seen }))
