@@ -249,6 +249,7 @@ async fn a_past_status_is_what_the_log_says_of_that_instant() {
     world.advance_s(10).await;
     ana.logout(&session).await.expect(200);
     let after = world.now().await;
+    world.advance_s(10).await;
     for (at, status) in
         [(online_at, "online"), (busy_at, "busy"), (again_at, "online"), (after, "offline")]
     {

@@ -225,7 +225,7 @@ impl Extent {
         rounds: 3,
         timing: Timing {
             warm_up: Duration::from_millis(200),
-            measured: Duration::from_millis(700),
+            measured: Duration::from_millis(600),
         },
     };
 }
