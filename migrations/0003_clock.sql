@@ -6,6 +6,10 @@ create function log_clock() returns timestamptz language sql volatile as
 create function intake_clock() returns timestamptz language sql stable as
     'select statement_timestamp()';
 
+-- As instants go over the wire: UTC, microseconds, always six digits.
+create function rfc3339(at timestamptz) returns text language sql stable as
+    $$ select to_char(at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') $$;
+
 -- The instant at which `length_ms` outside silences has passed since `start`.
 -- The same as `Silences::deadline` in domain/src/silence.rs.
 create function lease_end(start timestamptz, length_ms integer)

@@ -100,7 +100,7 @@ begin
     if v_from is not null then
         insert into event (position, class, type, occurred_at, recorded_at, data)
         values (v_first, 'T', 'service_resumed', v_now, v_now,
-                jsonb_build_object('from', v_from, 'to', v_now));
+                jsonb_build_object('from', rfc3339(v_from), 'to', rfc3339(v_now)));
         insert into silence (position, from_at, to_at) values (v_first, v_from, v_now);
         v_first := v_first + 1;
     end if;

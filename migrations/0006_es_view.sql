@@ -8,7 +8,7 @@ select 'presence'::text as aggregate_type,
        '1'::text as event_version,
        (jsonb_strip_nulls(jsonb_build_object(
             'type', e.type,
-            'at', to_char(e.occurred_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'),
+            'at', rfc3339(e.occurred_at),
             'session', e.session_id,
             'reason', e.reason,
             case when e.type in ('action_allowed', 'action_refused')

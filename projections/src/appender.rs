@@ -25,6 +25,8 @@ use crate::{Error, leaves, load};
 pub const TICK: Duration = Duration::from_secs(1);
 /// Whoever has held the append lock for so long while this node waited is ended.
 pub const LOCK_PATIENCE: Duration = Duration::from_secs(10);
+/// ... which is long enough to have held it: the holder began a moment after this node.
+const LOCK_HELD_MAX: Duration = Duration::from_secs(9);
 /// A call that has not answered by then is given up with its connection, and asked for again.
 const CALL_PATIENCE: Duration = Duration::from_secs(30);
 /// Between the first two attempts to append a batch; each later pause is twice as long.
@@ -201,7 +203,7 @@ impl Appender {
 
     /// Ends whoever sits on the append lock; not while the log moves, for then nobody does.
     async fn free_lock(&self) {
-        let stuck = TimeDelta::from_std(LOCK_PATIENCE - TICK).unwrap_or_default();
+        let stuck = TimeDelta::from_std(LOCK_HELD_MAX).unwrap_or_default();
         if self.shared.clock.newest_age().is_some_and(|age| age < stuck) {
             return;
         }
@@ -209,7 +211,7 @@ impl Appender {
             let mut connection = self.database.owner().await?;
             let ended: i32 =
                 sqlx::query_scalar("select free_append_lock($1 * interval '1 second')")
-                    .bind((LOCK_PATIENCE - TICK).as_secs_f64())
+                    .bind(LOCK_HELD_MAX.as_secs_f64())
                     .fetch_one(&mut connection)
                     .await?;
             connection.close().await?;

@@ -77,6 +77,15 @@ pub async fn at_position(pool: &PgPool, position: Position) -> Result<Option<Log
     row.as_ref().map(read).transpose()
 }
 
+/// The log's newest position.
+pub async fn head(pool: &PgPool) -> Result<Position, Error> {
+    let head: Option<Position> =
+        sqlx::query_scalar("select head from batch order by batch_no desc limit 1")
+            .fetch_optional(pool)
+            .await?;
+    Ok(head.unwrap_or_default())
+}
+
 /// Positions that one statement looks through for heartbeats, which have no tree to walk.
 const WINDOW: Position = 20_000;
 

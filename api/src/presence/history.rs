@@ -74,6 +74,8 @@ pub struct LogQuery {
     /// Heartbeats too.
     #[serde(default)]
     heartbeats: bool,
+    /// Not before this position; waits up to 2 s.
+    min_position: Option<i64>,
 }
 
 /// A part of the log.
@@ -102,7 +104,8 @@ pub async fn log(
 ) -> Result<Response, Problem> {
     caller.require(&[Role::Auditor, Role::Admin])?;
     let limit = page_limit(query.limit)?;
-    let head = app.realm.position();
+    app.at_least(query.min_position).await?;
+    let head = history::head(app.realm.pool()).await?;
     let (after, heartbeats) = (query.after, query.heartbeats);
     let events = history::log(app.realm.pool(), after, head, heartbeats, limit).await?;
     let items: Vec<EventBody> = events.into_iter().map(EventBody::from).collect();

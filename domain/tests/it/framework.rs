@@ -76,7 +76,7 @@ fn changed(policy: Policy) -> PolicyEvent {
 }
 
 /// A change of everything.
-fn change(policy: Policy) -> PolicyCommand {
+fn change(policy: &Policy) -> PolicyCommand {
     let patch = PolicyPatch {
         heartbeat_ms: Some(policy.heartbeat_ms),
         lease_ms: Some(policy.lease_ms),
@@ -116,11 +116,11 @@ fn a_new_database_is_seeded_with_a_policy_once() {
 fn a_change_of_the_policy_is_an_event_and_no_change_is_none() {
     let longer = || Policy { lease_ms: 200_000, ..Policy::default() };
     let before = || policy().given(vec![changed(Policy::default())]);
-    before().when(change(longer())).then_expect_events(vec![changed(longer())]);
-    before().when(change(Policy::default())).then_expect_events(vec![]);
+    before().when(change(&longer())).then_expect_events(vec![changed(longer())]);
+    before().when(change(&Policy::default())).then_expect_events(vec![]);
     policy()
         .given(vec![changed(longer()), changed(Policy::default())])
-        .when(change(longer()))
+        .when(change(&longer()))
         .then_expect_events(vec![changed(longer())]);
 }
 
@@ -128,7 +128,7 @@ fn a_change_of_the_policy_is_an_event_and_no_change_is_none() {
 fn a_policy_that_would_log_honest_clients_out_is_refused() {
     let short = || Policy { lease_ms: 64_999, ..Policy::default() };
     let refusal = || PolicyRefusal::LeaseTooShort { lease_ms: 64_999, least: 65_000 };
-    policy().given_no_previous_events().when(change(short())).then_expect_error(refusal());
+    policy().given_no_previous_events().when(change(&short())).then_expect_error(refusal());
     policy()
         .given_no_previous_events()
         .when(PolicyCommand::Seed(short()))
@@ -136,6 +136,6 @@ fn a_policy_that_would_log_honest_clients_out_is_refused() {
     let never = Policy { interaction_lease_ms: 120_000, ..Policy::default() };
     policy()
         .given_no_previous_events()
-        .when(change(never))
+        .when(change(&never))
         .then_expect_error(PolicyRefusal::InteractionLeaseTooShort);
 }
