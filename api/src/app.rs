@@ -6,6 +6,8 @@ use axum::extract::FromRef;
 use domain::{Audience, UserId, UserNo};
 use projections::realm::{Consistency, Seen};
 use projections::{Error, Realm};
+use serde::Deserialize;
+use utoipa::IntoParams;
 
 use crate::auth::{Auth, Caller, Role};
 use crate::problem::Problem;
@@ -75,6 +77,15 @@ impl App {
             Err(Problem::position_not_reached(self.realm.position()))
         }
     }
+}
+
+/// What every read takes.
+#[derive(Debug, Default, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct ReadQuery {
+    /// Not before this position; waits up to 2 s.
+    pub min_position: Option<i64>,
 }
 
 impl From<Error> for Problem {

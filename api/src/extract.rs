@@ -81,7 +81,7 @@ impl<const BYTES_MAX: usize, S: Send + Sync, T: DeserializeOwned> FromRequest<S>
             return Err(Problem::malformed_json("a JSON body is needed"));
         }
         require_json(&parts.headers)?;
-        parse_json(&read_body(body, BYTES_MAX).await?).map(Self)
+        parse_object(&read_body(body, BYTES_MAX).await?).map(Self)
     }
 }
 
@@ -98,7 +98,7 @@ impl<S: Send + Sync, T: DeserializeOwned + Default> FromRequest<S> for OptionalJ
             return Ok(Self::default());
         }
         require_json(&parts.headers)?;
-        parse_json(&bytes).map(Self)
+        parse_object(&bytes).map(Self)
     }
 }
 
@@ -141,12 +141,15 @@ impl<S: Send + Sync, T: DeserializeOwned + Send> FromRequestParts<S> for Path<T>
 impl<T: Serialize> IntoResponse for Json<T> {
     fn into_response(self) -> Response {
         const JSON: HeaderValue = HeaderValue::from_static("application/json");
+        const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
         // Most answers fit, so that the buffer need not grow.
         let mut bytes = Vec::with_capacity(512);
         match serde_json::to_writer(&mut bytes, &self.0) {
             Ok(()) => {
                 let mut response = Response::new(Body::from(bytes));
                 response.headers_mut().insert(header::CONTENT_TYPE, JSON);
+                // What is told of presence is true only now; whoever knows better says so.
+                response.headers_mut().insert(header::CACHE_CONTROL, NO_STORE);
                 response
             }
             Err(error) => Problem::internal(error).into_response(),
@@ -196,6 +199,16 @@ pub fn parse_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
     })?;
     // PostgreSQL's text has no NUL.
     if has_nul_escape(bytes) { Err(nul_refused()) } else { Ok(value) }
+}
+
+/// The same of a text that must be an object: serde would also take an array of its members.
+pub fn parse_object<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
+    let value = parse_json(bytes)?;
+    if bytes.trim_ascii_start().first() == Some(&b'{') {
+        Ok(value)
+    } else {
+        Err(Problem::malformed_json("a JSON object is expected"))
+    }
 }
 
 fn nul_refused() -> Problem {

@@ -102,6 +102,9 @@ impl Realm {
         let policies = Policies::new(pool, queue);
         let store = PresenceStore::new(Arc::clone(&shared));
         let realm = Self { shared, store, policies, database, tasks };
+        // Shown from the start: who watches them should not wonder whether they exist.
+        metrics::counter!("rollcall_append_retries_total").increment(0);
+        metrics::counter!("rollcall_conflicts_total").increment(0);
         realm.tick().await?;
         if let Some(seed) = options.seed {
             realm.policies.seed(seed).await?;

@@ -253,3 +253,16 @@ async fn every_call_but_the_open_ones_needs_a_token() {
     assert_eq!(world.events().await, events);
     world.finish().await;
 }
+
+#[tokio::test]
+async fn an_array_is_no_object_though_its_members_would_fit() {
+    let world = World::start().await;
+    let ana = world.user("ana");
+    let session = ana.login().await;
+    let events = world.events().await;
+    ana.post("/v1/sessions", json!(["ana", null, null, 0])).await.problem(400, "malformed_json");
+    let beat = format!("/v1/sessions/{session}/heartbeat");
+    ana.post(&beat, json!([5])).await.problem(400, "malformed_json");
+    assert_eq!(world.events().await, events);
+    world.finish().await;
+}

@@ -70,6 +70,8 @@ async fn a_key_makes_a_guard_repeatable_on_every_node() {
     assert_eq!(again, first);
     let other_action = json!({ "action": "other", "require": ["online"], "key": "k1" });
     ask(&world.service(), other_action).await.problem(422, "key_reused");
+    let other_question = json!({ "action": "start", "require": ["dnd"], "key": "k1" });
+    ask(&world.service(), other_question).await.problem(422, "key_reused");
     assert_eq!(world.events().await, events + 2);
     world.finish().await;
 }

@@ -227,3 +227,17 @@ async fn many_heartbeats_are_for_services_and_must_be_well_formed() {
     assert_eq!(world.events().await, events);
     world.finish().await;
 }
+
+#[tokio::test]
+async fn a_session_that_is_repeated_too_often_in_one_request_is_refused_line_by_line() {
+    let world = World::start().await;
+    let (ana, ben) = (world.user("ana").login().await, world.user("ben").login().await);
+    let mut lines = vec![json!({ "session_id": ana }); 10];
+    lines.push(json!({ "session_id": ben }));
+    let answer = world.service().post("/v1/heartbeats", json!(lines)).await.expect(200);
+    assert_eq!(answer["accepted"], 9);
+    let refused = |index| json!({ "index": index, "session_id": ana, "code": "too_many_repeats" });
+    assert_eq!(answer["rejected"], json!([refused(8), refused(9)]));
+    assert_eq!(world.count("ana", "heartbeat").await, 8);
+    world.finish().await;
+}

@@ -8,7 +8,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use projections::Realm;
 use tokio::io::{AsyncBufRead, BufReader};
 
-use super::{Failure, Opened, join};
+use super::{Failure, Opened, join, print};
 use crate::config::{ImportArgs, ImportFormat, LogFormat};
 use crate::import::http::unreadable;
 use crate::import::lines::{Line, Lines};
@@ -33,8 +33,7 @@ pub(super) async fn import(args: ImportArgs) -> Result<(), Failure> {
     for rejected in &report.rejected {
         eprintln!("line {}: {}: {}", rejected.line, rejected.code, rejected.detail);
     }
-    println!("{}", serde_json::to_string(&report)?);
-    Ok(())
+    print(&serde_json::to_string(&report)?)
 }
 
 type Input = Box<dyn AsyncBufRead + Unpin + Send>;

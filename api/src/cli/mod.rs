@@ -3,6 +3,7 @@
 mod import;
 mod serve;
 
+use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -65,8 +66,7 @@ fn token(args: &TokenArgs) -> Result<(), Failure> {
     let secret = args.secret()?;
     let signer = TokenSigner::new(&secret.0, &args.jwt.jwt_issuer, &args.jwt.jwt_audience);
     let roles: RoleSet = args.roles.iter().copied().collect();
-    println!("{}", signer.mint(&args.sub, roles.iter(), args.ttl)?);
-    Ok(())
+    print(&signer.mint(&args.sub, roles.iter(), args.ttl)?)
 }
 
 fn db_url(args: &DbUrlArgs) -> Result<(), Failure> {
@@ -80,8 +80,7 @@ fn db_url(args: &DbUrlArgs) -> Result<(), Failure> {
         Some(url) => url.clone(),
         None => located(&args.database.data_dir)?,
     };
-    println!("{}", role.map_or_else(|| url.clone(), |role| with_role(&url, role)));
-    Ok(())
+    print(&role.map_or_else(|| url.clone(), |role| with_role(&url, role)))
 }
 
 fn located(data_dir: &Path) -> Result<String, Failure> {
@@ -105,8 +104,15 @@ async fn migrate(args: &DatabaseArgs) -> Result<(), Failure> {
 }
 
 fn openapi() -> Result<(), Failure> {
-    println!("{}", routes::document().to_pretty_json()?);
-    Ok(())
+    print(&routes::document().to_pretty_json()?)
+}
+
+/// A line to standard output. Whoever stopped reading has read enough.
+fn print(line: &str) -> Result<(), Failure> {
+    match writeln!(std::io::stdout(), "{line}") {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error.into()),
+        Ok(()) | Err(_) => Ok(()),
+    }
 }
 
 /// Joins the realm without serving.

@@ -9,7 +9,7 @@ use domain::Position;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::app::App;
+use crate::app::{App, ENTITLED};
 use crate::auth::{Caller, Role};
 use crate::extract::{Json, NoQuery, OptionalJson};
 use crate::presence::heartbeat::BeatBody;
@@ -57,8 +57,12 @@ pub struct HealthBody {
     log_heard_ms_ago: Option<u64>,
     /// Jobs waiting before the log.
     queue_depth: usize,
-    users: usize,
-    live_sessions: usize,
+    /// For services, auditors and admins: invisible users are among them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    users: Option<usize>,
+    /// Likewise.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    live_sessions: Option<usize>,
     /// The database's clock less this node's, in milliseconds.
     clock_offset_ms: i64,
     server_time: Instant,
@@ -67,9 +71,10 @@ pub struct HealthBody {
 /// How the node is.
 #[utoipa::path(get, path = "/v1/health", tag = "Operations",
     responses((status = 200, body = HealthBody)))]
-pub async fn health(State(app): State<App>, _caller: Caller, _: NoQuery) -> Json<HealthBody> {
+pub async fn health(State(app): State<App>, caller: Caller, _: NoQuery) -> Json<HealthBody> {
     let realm = &app.realm;
     let heard = realm.roster().heard_ago();
+    let entitled = caller.has_any(ENTITLED);
     let now = realm.now();
     Json(HealthBody {
         status: if realm.is_ready() { "ok" } else { "degraded" },
@@ -77,8 +82,8 @@ pub async fn health(State(app): State<App>, _caller: Caller, _: NoQuery) -> Json
         position: realm.position(),
         log_heard_ms_ago: heard.map(|ago| ago.as_millis() as u64),
         queue_depth: realm.queue_depth(),
-        users: realm.roster().users_count(),
-        live_sessions: realm.roster().sessions_count(),
+        users: entitled.then(|| realm.roster().users_count()),
+        live_sessions: entitled.then(|| realm.roster().sessions_count()),
         clock_offset_ms: (now - chrono::Utc::now()).num_milliseconds(),
         server_time: Instant(now),
     })

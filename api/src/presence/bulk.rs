@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use super::status::no_store;
-use crate::app::{App, ENTITLED};
+use crate::app::{App, ENTITLED, ReadQuery};
 use crate::auth::Caller;
 use crate::extract::{Json, JsonUpTo, NoQuery, Query};
 use crate::limits::{LIST_LIMIT_DEFAULT, LIST_LIMIT_MAX, QUERY_BYTES_MAX, USERS_MAX};
@@ -241,14 +241,15 @@ pub struct SummaryBody {
 }
 
 /// Counts users by status, and live sessions.
-#[utoipa::path(get, path = "/v1/status/summary", tag = "Presence",
+#[utoipa::path(get, path = "/v1/status/summary", tag = "Presence", params(ReadQuery),
     operation_id = "count_statuses",
     responses((status = 200, body = SummaryBody)))]
 pub async fn summary(
     State(app): State<App>,
     caller: Caller,
-    _: NoQuery,
+    Query(query): Query<ReadQuery>,
 ) -> Result<Response, Problem> {
+    app.at_least(query.min_position).await?;
     app.realm.refresh_doubtful().await?;
     let audience = if caller.has_any(ENTITLED) { Audience::Entitled } else { Audience::Others };
     let mut counts = CountsBody::default();

@@ -10,9 +10,9 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::status::no_store;
-use crate::app::App;
+use crate::app::{App, ReadQuery};
 use crate::auth::{Caller, Role};
-use crate::extract::{Json, NoQuery, Path};
+use crate::extract::{Json, Path, Query};
 use crate::problem::{Problem, ProblemDocument};
 use crate::shapes::{ClaimBody, EventBody, Instant, SessionBody, StatusName};
 
@@ -44,7 +44,7 @@ pub struct ExplainBody {
 /// Explains a status.
 #[utoipa::path(get, path = "/v1/users/{id}/explain", tag = "Presence",
     operation_id = "explain_status",
-    params(("id" = String, Path)),
+    params(("id" = String, Path), ReadQuery),
     responses((status = 200, body = ExplainBody),
         (status = 403, body = ProblemDocument<'static>, content_type = "application/problem+json"),
         (status = 404, body = ProblemDocument<'static>,
@@ -52,9 +52,10 @@ pub struct ExplainBody {
 pub async fn explain(
     State(app): State<App>,
     caller: Caller,
-    _: NoQuery,
+    Query(query): Query<ReadQuery>,
     Path(user_id): Path<UserId>,
 ) -> Result<Response, Problem> {
+    app.at_least(query.min_position).await?;
     caller.require_self_or(&user_id, &[Role::Service, Role::Auditor, Role::Admin])?;
     let user = app.known_user(&user_id).await?;
     let devices = history::devices(app.realm.pool(), user).await?;

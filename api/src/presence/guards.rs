@@ -144,6 +144,8 @@ impl NamedGuard {
 #[derive(Debug, Serialize, ToSchema)]
 pub struct GuardsBody {
     items: Vec<GuardAnswer>,
+    /// The last of their events; the log's head, if there is none.
+    position: Position,
 }
 
 /// What came of one of many.
@@ -193,7 +195,10 @@ pub async fn guards(
         }
     });
     let items: Vec<Result<GuardAnswer, Problem>> = answers.buffered(AT_ONCE).collect().await;
-    Ok(Json(GuardsBody { items: items.into_iter().collect::<Result<_, _>>()? }))
+    let items: Vec<GuardAnswer> = items.into_iter().collect::<Result<_, _>>()?;
+    let position = items.iter().filter_map(|item| item.position).max();
+    let position = position.unwrap_or_else(|| app.realm.position());
+    Ok(Json(GuardsBody { items, position }))
 }
 
 fn one_of_many(user_id: String, answer: Result<Answer, Problem>) -> Result<GuardAnswer, Problem> {
@@ -265,8 +270,8 @@ async fn ask(
     asked: Asked,
 ) -> Result<Answer, Problem> {
     let key = request.key.clone();
-    let action = request.action.clone();
     let guard = parse(request)?;
+    let question = (guard.action.clone(), guard.require.clone());
     let user = app.known_user(user_id).await?;
     app.status(caller, user, Consistency::Usual).await?; // 404 for a user never seen
     let actor = Some(app.actor(caller).await?);
@@ -277,7 +282,7 @@ async fn ask(
             let found = history::guard_answer(app.realm.pool(), user, &key).await?;
             let (event, followers) =
                 found.ok_or_else(|| Problem::internal("a key without answer"))?;
-            return replayed(&event, followers, &action);
+            return replayed(&event, followers, &question, &caller.user_id);
         }
         executed => done(executed)?,
     };
@@ -288,10 +293,18 @@ async fn ask(
     Ok(Answer { verdict, status: status.into(), sequence, position })
 }
 
-/// The answer that the key heard before.
-fn replayed(event: &history::LoggedEvent, followers: i64, action: &str) -> Result<Answer, Problem> {
-    if event.data.get("action").and_then(|value| value.as_str()) != Some(action) {
-        return Err(Problem::rule("key_reused", "the key belongs to another action"));
+/// The answer that the key heard before, for the same question of the same asker.
+fn replayed(
+    event: &history::LoggedEvent,
+    followers: i64,
+    (action, require): &(String, Vec<domain::Status>),
+    asker: &UserId,
+) -> Result<Answer, Problem> {
+    let same_action = event.data.get("action").and_then(|value| value.as_str()) == Some(action);
+    let required = serde_json::to_value(require).map_err(Problem::internal)?;
+    let same_require = event.data.get("require") == Some(&required);
+    if !same_action || !same_require || event.actor.as_ref() != Some(asker) {
+        return Err(Problem::rule("key_reused", "the key belongs to another question"));
     }
     let verdict = match event.data.get("code") {
         None => Ok(()),

@@ -1,6 +1,6 @@
 //! Heartbeats, one and many.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::time::Instant as Taken;
 
 use axum::extract::State;
@@ -19,13 +19,15 @@ use super::done;
 use super::sessions::{closed, find};
 use crate::app::App;
 use crate::auth::{Caller, Role};
-use crate::extract::{BodyBytes, Json, NoQuery, OptionalJson, Path, parse_json};
+use crate::extract::{BodyBytes, Json, NoQuery, OptionalJson, Path, parse_json, parse_object};
 use crate::limits::{HEARTBEATS_BYTES_MAX, HEARTBEATS_MAX};
 use crate::problem::{Problem, ProblemDocument};
 use crate::shapes::{Instant, StatusBody};
 
 /// Plain heartbeats handed in together.
 const CHUNK: usize = 1_000;
+/// Heartbeats of one session in one request: each waits for the one before it.
+const REPEATS_MAX: usize = 8;
 /// Heartbeats of one request that go through the aggregate at one time.
 const DECIDED_AT_ONCE: usize = 64;
 
@@ -172,12 +174,14 @@ pub async fn heartbeats(
     let mut positions: Vec<Option<Position>> = vec![None; beats.len()];
     let mut others = Vec::new();
     // Handed in all at once and in order, so that they may share a batch.
-    let chunks = plain_chunks(&app, &beats, taken).into_iter().map(|(plain, again)| {
-        others.extend(again);
-        let (indexes, plain): (Vec<_>, Vec<_>) = plain.into_iter().unzip();
-        let app = &app;
-        async move { Ok::<_, Problem>((indexes, app.realm.beats(plain).await?)) }
-    });
+    let mut rejected = Vec::new();
+    let chunks =
+        plain_chunks(&app, &beats, taken, &mut rejected).into_iter().map(|(plain, again)| {
+            others.extend(again);
+            let (indexes, plain): (Vec<_>, Vec<_>) = plain.into_iter().unzip();
+            let app = &app;
+            async move { Ok::<_, Problem>((indexes, app.realm.beats(plain).await?)) }
+        });
     let answers = future::try_join_all(chunks.collect::<Vec<_>>()).await?;
     for (index, beaten) in answers.into_iter().flat_map(|(at, beaten)| at.into_iter().zip(beaten)) {
         match beaten {
@@ -193,7 +197,6 @@ pub async fn heartbeats(
         }
         .map_answer(index)
     });
-    let mut rejected = Vec::new();
     let mut decided = decided.buffer_unordered(DECIDED_AT_ONCE);
     while let Some((index, answer)) = decided.next().await {
         match answer {
@@ -229,7 +232,7 @@ fn parse(headers: &HeaderMap, body: &[u8]) -> Result<Vec<BatchedBeat>, Problem> 
         Some("application/x-ndjson" | "application/ndjson" | "application/jsonl") => body
             .split(|byte| *byte == b'\n')
             .filter(|line| !line.trim_ascii().is_empty())
-            .map(parse_json)
+            .map(parse_object)
             .collect::<Result<_, _>>()?,
         Some("application/json") | None => parse_json(body)?,
         Some(_) => {
@@ -247,25 +250,45 @@ fn parse(headers: &HeaderMap, body: &[u8]) -> Result<Vec<BatchedBeat>, Problem> 
 
 type Chunk = (Vec<(usize, Beat)>, Vec<usize>);
 
-/// The plain ones in chunks of different sessions, and the places of all others.
-fn plain_chunks(app: &App, beats: &[BatchedBeat], taken: Taken) -> Vec<Chunk> {
-    let mut chunks: Vec<Chunk> = Vec::new();
-    let mut sessions = HashSet::new();
+/// The plain ones in chunks of different sessions, and the places of all others. A session's second
+/// heartbeat belongs to a later batch than its first; one too many of them is put into `rejected`.
+fn plain_chunks(
+    app: &App,
+    beats: &[BatchedBeat],
+    taken: Taken,
+    rejected: &mut Vec<RejectedBeat>,
+) -> Vec<Chunk> {
+    let mut layers: Vec<Vec<(usize, Beat)>> = Vec::new();
+    let mut others = Vec::new();
+    let mut met: HashMap<SessionId, usize> = HashMap::with_capacity(beats.len());
     for (index, beat) in beats.iter().enumerate() {
-        let full = chunks.last().is_none_or(|(plain, _)| plain.len() >= CHUNK);
-        // The same session twice: its second heartbeat belongs to a later batch.
-        if full || !sessions.insert(beat.session_id) {
-            sessions.clear();
-            sessions.insert(beat.session_id);
-            chunks.push((Vec::with_capacity(CHUNK.min(beats.len())), Vec::new()));
+        let repeats = met.entry(beat.session_id).or_default();
+        *repeats += 1;
+        if *repeats > REPEATS_MAX {
+            let (session_id, code) = (beat.session_id, "too_many_repeats".to_owned());
+            rejected.push(RejectedBeat { index, session_id, code });
+            continue;
         }
-        let Some((plain, others)) = chunks.last_mut() else { continue };
         let idle_ms = beat.idle_ms.min(i32::MAX as u32);
         let owner = app.realm.roster().owner(beat.session_id);
         match owner.and_then(|user| app.realm.plain_beat(user, beat.session_id, idle_ms, taken)) {
-            Some(beat) => plain.push((index, beat)),
+            Some(plain) => {
+                if layers.len() < *repeats {
+                    layers.resize_with(*repeats, Vec::new);
+                }
+                layers[*repeats - 1].push((index, plain));
+            }
             None => others.push(index),
         }
     }
+    let mut chunks = vec![(Vec::new(), others)];
+    for mut layer in layers {
+        while layer.len() > CHUNK {
+            let rest = layer.split_off(CHUNK);
+            chunks.push((std::mem::replace(&mut layer, rest), Vec::new()));
+        }
+        chunks.push((layer, Vec::new()));
+    }
+    chunks.retain(|(plain, others)| !plain.is_empty() || !others.is_empty());
     chunks
 }

@@ -25,6 +25,8 @@ pub struct TransitionsQuery {
     limit: Option<u32>,
     /// Where the page begins.
     cursor: Option<String>,
+    /// Not before this position; waits up to 2 s.
+    min_position: Option<i64>,
 }
 
 /// The transitions of a user, oldest first.
@@ -45,6 +47,7 @@ pub async fn transitions(
 ) -> Result<Response, Problem> {
     caller.require_self_or(&user_id, &[Role::Auditor, Role::Admin])?;
     let limit = page_limit(query.limit)?;
+    app.at_least(query.min_position).await?;
     let after = query.cursor.as_deref().unwrap_or("0").parse();
     let after: i64 = after.map_err(|_| Problem::invalid_parameter("cursor is none of ours"))?;
     let user = app.known_user(&user_id).await?;

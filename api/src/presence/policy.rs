@@ -74,6 +74,9 @@ pub struct PolicyRequest {
     interaction_lease_ms: Option<u32>,
     heartbeat_retention_days: Option<u32>,
     visibility: Option<VisibilityName>,
+    /// As `GET` shows it: what was read may be sent back. Ignored.
+    #[serde(rename = "position")]
+    _position: Option<Position>,
 }
 
 impl From<PolicyRequest> for PolicyPatch {

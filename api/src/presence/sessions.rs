@@ -14,7 +14,7 @@ use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
 use super::{done, plain_text};
-use crate::app::App;
+use crate::app::{App, ReadQuery};
 use crate::auth::{Caller, Role};
 use crate::extract::{Json, NoQuery, OptionalJson, Path, Query};
 use crate::problem::{Problem, ProblemDocument};
@@ -321,7 +321,7 @@ pub struct SessionsBody {
 /// Lists the live sessions of a user, oldest first.
 #[utoipa::path(get, path = "/v1/users/{id}/sessions", tag = "Presence",
     operation_id = "list_sessions",
-    params(("id" = String, Path)),
+    params(("id" = String, Path), ReadQuery),
     responses((status = 200, body = SessionsBody),
         (status = 403, body = ProblemDocument<'static>, content_type = "application/problem+json"),
         (status = 404, body = ProblemDocument<'static>,
@@ -329,9 +329,10 @@ pub struct SessionsBody {
 pub async fn list(
     State(app): State<App>,
     caller: Caller,
-    _: NoQuery,
+    Query(query): Query<ReadQuery>,
     Path(user_id): Path<UserId>,
 ) -> Result<Response, Problem> {
+    app.at_least(query.min_position).await?;
     caller.require_self_or(&user_id, &[Role::Service, Role::Admin])?;
     let user = app.known_user(&user_id).await?;
     let devices = history::devices(app.realm.pool(), user).await?;
