@@ -137,6 +137,8 @@ begin
     if parent not in ('event_t', 'event_h') then
         raise exception 'no such parent: %', parent;
     end if;
+    -- One at a time: two nodes that made the same leaf would fail on each other's half.
+    perform pg_advisory_xact_lock(hashtextextended('make_leaf of ' || current_schema(), 0));
     if to_regclass(leaf) is not null then
         return leaf;
     end if;
@@ -152,8 +154,6 @@ begin
     execute format('alter table %I attach partition %I for values from (%s) to (%s)',
         parent, leaf, from_position, to_position);
     return leaf;
-exception when duplicate_table or unique_violation then
-    return leaf; -- another node was faster
 end $$;
 
 select make_leaf(parent, n * 16777216, (n + 1) * 16777216)
