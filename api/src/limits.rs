@@ -27,8 +27,6 @@ pub const USERS_MAX: usize = 1_000;
 pub const LIST_LIMIT_DEFAULT: u32 = 100;
 /// Largest `limit` of a list; above it: 422.
 pub const LIST_LIMIT_MAX: u32 = 1_000;
-/// How long a read waits for its `min_position`.
-pub const MIN_POSITION_WAIT_MAX: Duration = Duration::from_secs(2);
 
 /// A request is answered within this, its body's reading included; else 503 `timeout`.
 pub const REQUEST_TIME_MAX: Duration = Duration::from_secs(10);

@@ -76,10 +76,6 @@ pub async fn status(
     Path(user_id): Path<UserId>,
     Query(query): Query<StatusQuery>,
 ) -> Result<Response, Problem> {
-    let consistency = match query.consistency {
-        Some(ConsistencyName::Strong) => Consistency::Strong,
-        None => Consistency::Usual,
-    };
     let waited = app.at_least(query.min_position).await?;
     if let Some(at) = query.at {
         caller.require_self_or(&user_id, &[Role::Auditor, Role::Admin])?;
@@ -90,8 +86,10 @@ pub async fn status(
         return Ok(no_store(Json(past(&app, user_id, at).await?)));
     }
     let user = app.known_user(&user_id).await?;
-    let strong = consistency == Consistency::Strong || waited == Consistency::Strong;
-    let consistency = if strong { Consistency::Strong } else { Consistency::Usual };
+    let consistency = match query.consistency {
+        Some(ConsistencyName::Strong) => Consistency::Strong,
+        None => waited,
+    };
     Ok(no_store(Json(app.status(&caller, user, consistency).await?)))
 }
 
