@@ -16,11 +16,13 @@ create table view_version (
     moved_at   timestamptz not null default clock_timestamp(), -- when it was last looked after
     made_at    timestamptz not null default clock_timestamp(),
     primary key (view, version),
-    -- building: filled beside the live one. kept: what was live before, until confirmed.
-    constraint view_version_state check (state in ('building', 'live', 'kept'))
+    -- building: filled beside the live one, unless stopped meanwhile. kept: what was live before,
+    -- until the change is confirmed.
+    constraint view_version_state check (state in ('building', 'stopped', 'live', 'kept'))
 );
 create unique index view_version_live on view_version (view) where state = 'live';
-create unique index view_version_building on view_version (view) where state = 'building';
+create unique index view_version_building on view_version (view)
+    where state in ('building', 'stopped');
 
 -- Events that a view could not take. Later events of that user wait behind the first of them, in
 -- that view alone; everybody else goes on. `rollcall doctor --repair` folds the user anew.
@@ -42,7 +44,7 @@ create index event_t_visibility on event_t (user_no, position) where type = 'vis
 -- Whether others were shown `offline` instead of the truth, right after that position.
 create function invisible_at(who bigint, upto bigint) returns boolean language sql stable
 set search_path from current as $$
-    select coalesce((select (v.data ->> 'invisible')::boolean from event v
+    select coalesce((select v.data ->> 'invisible' = 'true' from event v
                       where v.class = 'T' and v.type = 'visibility_changed'
                         and v.user_no = who and v.position <= upto
                       order by v.position desc limit 1), false)
@@ -99,7 +101,7 @@ language sql stable set search_path from current as $$
         select t.*,
                case when t.imported and t.imported_open > 0 then 'online'
                     when t.imported then 'offline'
-                    when as_shown and bool_or((t.data ->> 'invisible')::boolean)
+                    when as_shown and bool_or(t.data ->> 'invisible' = 'true')
                              filter (where t.type = 'visibility_changed')
                              over (partition by t.user_no, t.stretch) then 'offline'
                     else t.to_status end as status

@@ -13,11 +13,12 @@ use utoipa_axum::routes;
 
 use crate::app::App;
 use crate::layers::{self, EdgeSettings};
+use crate::ops::{self, views};
 use crate::presence::{
-    bulk, claims, explain, guards, heartbeat, history, policy, sessions, status,
+    bulk, claims, explain, guards, heartbeat, history, policy, sessions, spans, status,
 };
 use crate::problem::ProblemDocument;
-use crate::{extract, import, ops};
+use crate::{extract, import};
 
 /// The description's head.
 #[derive(OpenApi)]
@@ -56,6 +57,7 @@ fn described() -> OpenApiRouter<App> {
         .routes(routes!(guards::guard))
         .routes(routes!(guards::guards))
         .routes(routes!(policy::get, policy::put))
+        .routes(routes!(spans::history))
         .routes(routes!(history::transitions))
         .routes(routes!(history::log))
         .routes(routes!(import::http::import))
@@ -63,6 +65,12 @@ fn described() -> OpenApiRouter<App> {
         .routes(routes!(ops::readyz))
         .routes(routes!(ops::health))
         .routes(routes!(ops::metrics))
+        .routes(routes!(views::list))
+        .routes(routes!(views::rebuild))
+        .routes(routes!(views::stop))
+        .routes(routes!(views::abandon))
+        .routes(routes!(views::confirm))
+        .routes(routes!(views::take_back))
         .routes(routes!(ops::noop))
 }
 

@@ -149,7 +149,7 @@ fn read(row: &PgRow) -> Result<LoggedEvent, Error> {
     })
 }
 
-fn parsed<T: std::str::FromStr>(row: &PgRow, column: &str) -> Result<Option<T>, Error> {
+pub(crate) fn parsed<T: std::str::FromStr>(row: &PgRow, column: &str) -> Result<Option<T>, Error> {
     let text: Option<&str> = row.try_get(column)?;
     let parse =
         |text: &str| text.parse().map_err(|_| Error::Undecodable(format!("{column} of an event")));
@@ -169,24 +169,30 @@ pub struct AsOf {
     pub invisible: bool,
 }
 
-/// The status of a user at `at`, of what happened by then; none before the user's first event.
-pub async fn as_of(pool: &PgPool, user: UserNo, at: Timestamp) -> Result<Option<AsOf>, Error> {
+/// The status of a user at `at`, of what happened by then and was known when the log stood at
+/// `known` (none: now); none before the user's first event.
+pub async fn as_of(
+    pool: &PgPool,
+    user: UserNo,
+    at: Timestamp,
+    known: Option<Position>,
+) -> Result<Option<AsOf>, Error> {
     let statement = "with own as (
-            select occurred_at, sequence, from_status, to_status, type, actor_no, data
+            select occurred_at, position, type, actor_no, data
               from event
-             where class = 'T' and user_no = $1 and occurred_at <= $2)
-        select l.to_status::text as status,
-               coalesce((select max(occurred_at) from own where from_status <> to_status),
-                        (select min(occurred_at) from own)) as since,
+             where class = 'T' and user_no = $1 and occurred_at <= $2 and position <= $3)
+        select s.status::text as status, s.from_at as since,
                (select max(occurred_at) from own
                    where type in ('session_opened', 'session_resumed')
                       or (type = 'activity_changed' and actor_no is not null))
                    as last_seen,
                coalesce((select (data ->> 'invisible')::boolean from own
-                   where type = 'visibility_changed' order by sequence desc limit 1), false)
+                   where type = 'visibility_changed' order by position desc limit 1), false)
                    as invisible
-          from own l order by l.occurred_at desc, l.sequence desc limit 1";
-    let row = sqlx::query(statement).bind(user.0).bind(at).fetch_optional(pool).await?;
+          from fold_spans(array[$1], $3, false) s
+         where s.from_at <= $2 order by s.from_at desc limit 1";
+    let query = sqlx::query(statement).bind(user.0).bind(at);
+    let row = query.bind(known.unwrap_or(Position::MAX)).fetch_optional(pool).await?;
     let Some(row) = row else { return Ok(None) };
     Ok(Some(AsOf {
         status: parsed(&row, "status")?.unwrap_or_default(),

@@ -14,7 +14,8 @@
 //! - [`roster`]: everybody's present in memory; [`tail`]: keeps it up with other nodes
 //! - [`load`]: users read from the database; [`names`]: outside names and their numbers
 //! - [`policy`]: the event-sourced policy and its relay into the log
-//! - [`history`]: what was, read from the log
+//! - [`history`]: what was, read from the log; [`spans`]: the same as intervals
+//! - [`follow`]: what follows the log; [`views`]: the SQL of each view
 //! - [`due`]: what the sweeper looks for; [`leaves`]: partitions of the log
 //! - [`revocation`]: tokens no longer believed
 
@@ -25,6 +26,7 @@ pub(crate) mod columns;
 pub mod db;
 pub mod due;
 pub mod error;
+pub mod follow;
 pub mod history;
 pub mod leaves;
 pub mod load;
@@ -35,8 +37,10 @@ pub mod realm;
 pub mod revocation;
 pub mod roster;
 pub mod shared;
+pub mod spans;
 pub mod store;
 pub mod tail;
+pub mod views;
 
 pub use error::Error;
 pub use realm::{Realm, RealmOptions};

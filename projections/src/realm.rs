@@ -20,7 +20,7 @@ use crate::revocation::{self, Revocation};
 use crate::roster::Roster;
 use crate::shared::{OnRevoked, Shared};
 use crate::store::{Asked, Executed, PresenceStore};
-use crate::{Error, leaves, load, policy, tail};
+use crate::{Error, follow, leaves, load, policy, tail};
 
 /// How long a shutdown tries to append what was accepted, if the database is away.
 pub const SHUTDOWN_MAX: Duration = Duration::from_secs(10);
@@ -98,7 +98,9 @@ impl Realm {
         fill(&database, &shared).await?;
         let appender = Appender::new(database.clone(), Arc::clone(&shared), jobs);
         let tail = tail::run(database.clone(), Arc::clone(&shared), shared.stopping.clone());
-        let tasks = vec![tokio::spawn(appender.run()), tokio::spawn(tail)].into();
+        let follow = follow::run(database.clone(), Arc::clone(&shared), shared.stopping.clone());
+        let tasks =
+            vec![tokio::spawn(appender.run()), tokio::spawn(tail), tokio::spawn(follow)].into();
         let policies = Policies::new(pool, queue);
         let store = PresenceStore::new(Arc::clone(&shared));
         let realm = Self { shared, store, policies, database, tasks };

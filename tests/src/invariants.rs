@@ -7,8 +7,8 @@ use projections::load::{self, Loaded};
 use serde_json::Value;
 use sqlx::{Connection, PgConnection, PgPool};
 
-use crate::eventually;
 use crate::node::TestNode;
+use crate::{eventually, fold};
 
 /// What must find nothing, and what it means if it does.
 const EMPTY: &[(&str, &str)] = &[
@@ -108,6 +108,10 @@ pub async fn check(pool: &PgPool, nodes: &[TestNode]) {
         let what = format!("the roster of node {index} equals the database");
         eventually(&what, async || roster_is_true(pool, node, nodes.len() == 1).await).await;
     }
+    if !nodes.is_empty() {
+        fold::caught_up(pool).await;
+    }
+    fold::check(pool).await;
 }
 
 /// The present equals the fold of the log, and nobody's time was cut short.
@@ -120,7 +124,7 @@ async fn check_fold(connection: &mut PgConnection) {
             .unwrap();
     // A heartbeat takes over the lease of the policy then in force, which only `live_session` has.
     let leases_known = changes <= 1;
-    let folded = fold(connection, leases_known.then_some(&silences)).await;
+    let folded = fold_present(connection, leases_known.then_some(&silences)).await;
     let users: Vec<UserNo> = folded.keys().copied().collect();
     let stored = load::by_number(&mut *connection, &users).await.unwrap();
     let rows: i64 = sqlx::query_scalar("select count(*) from current_status")
@@ -148,7 +152,7 @@ async fn check_fold(connection: &mut PgConnection) {
 }
 
 /// Everybody's log folded by `domain` alone, with the position of the last transition.
-pub async fn fold(
+pub async fn fold_present(
     connection: &mut PgConnection,
     leases: Option<&Silences>,
 ) -> BTreeMap<UserNo, (i64, Presence)> {

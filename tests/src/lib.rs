@@ -7,13 +7,14 @@
 //! - [`client`]: HTTP with a token
 //! - [`wait`]: conditions awaited with a bound
 //! - [`process`]: the real binary, and what the fault tests do to it
-//! - [`invariants`]: what holds of every log at any time
+//! - [`invariants`]: what holds of every log at any time; [`fold`]: of every view
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
 pub mod client;
 pub mod clock;
 pub mod cluster;
+pub mod fold;
 pub mod invariants;
 pub mod node;
 pub mod process;

@@ -1,5 +1,7 @@
 //! Health, metrics, and the call that does nothing.
 
+pub mod views;
+
 use std::net::SocketAddr;
 
 use axum::extract::{ConnectInfo, State};

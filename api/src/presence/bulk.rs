@@ -5,14 +5,16 @@ use std::hash::{DefaultHasher, Hasher};
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use chrono::{DateTime, Utc};
 use domain::{Audience, Position, UserId, UserNo};
 use projections::realm::{Consistency, Seen};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
+use super::as_of::{self, Moment};
 use super::status::no_store;
 use crate::app::{App, ENTITLED, ReadQuery};
-use crate::auth::Caller;
+use crate::auth::{Caller, Role};
 use crate::extract::{Json, JsonUpTo, NoQuery, Query};
 use crate::limits::{LIST_LIMIT_DEFAULT, LIST_LIMIT_MAX, QUERY_BYTES_MAX, USERS_MAX};
 use crate::problem::{Problem, ProblemDocument};
@@ -33,6 +35,13 @@ pub struct ManyQuery {
     limit: Option<u32>,
     /// Where the page begins.
     cursor: Option<String>,
+    /// Everybody at that instant rather than now: for auditors and admins. Goes with `known_at`,
+    /// `limit` and `cursor` only; in an order of our own.
+    #[param(value_type = Option<String>, format = DateTime)]
+    at: Option<DateTime<Utc>>,
+    /// With `at`: as it was known at this instant, by when it was written down.
+    #[param(value_type = Option<String>, format = DateTime)]
+    known_at: Option<DateTime<Utc>>,
     /// Not before this position; waits up to 2 s.
     min_position: Option<i64>,
 }
@@ -74,6 +83,7 @@ enum StatusesOrPage {
     responses((status = 200, description = "With `users`: items, unknown, position, server_time. \
             Else a page of statuses.", body = StatusesOrPage),
         (status = 304, description = "As the given ETag has it"),
+        (status = 403, body = ProblemDocument<'static>, content_type = "application/problem+json"),
         (status = 422, body = ProblemDocument<'static>,
             content_type = "application/problem+json")))]
 pub async fn many(
@@ -83,6 +93,15 @@ pub async fn many(
     Query(query): Query<ManyQuery>,
 ) -> Result<Response, Problem> {
     let consistency = app.at_least(query.min_position).await?;
+    if let Some(moment) = Moment::parse(query.at, query.known_at)? {
+        caller.require(&[Role::Auditor, Role::Admin])?;
+        if query.users.is_some() || query.status.is_some() {
+            return Err(Problem::invalid_parameter("at goes without users and status"));
+        }
+        let limit = page_limit(query.limit)?;
+        let page = as_of::everybody(&app, moment, limit, query.cursor.as_deref()).await?;
+        return Ok(no_store(Json(page)));
+    }
     let Some(users) = query.users else { return list(&app, &caller, &query).await };
     if query.status.is_some() || query.cursor.is_some() || query.limit.is_some() {
         return Err(Problem::invalid_parameter("users goes without status, limit and cursor"));

@@ -1,5 +1,6 @@
 //! The calls of the contract's *Presence* table. Handlers parse, send, answer.
 
+pub mod as_of;
 pub mod bulk;
 pub mod claims;
 pub mod explain;
@@ -8,6 +9,7 @@ pub mod heartbeat;
 pub mod history;
 pub mod policy;
 pub mod sessions;
+pub mod spans;
 pub mod status;
 
 use domain::{Outcome, Refusal};

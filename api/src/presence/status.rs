@@ -3,19 +3,18 @@
 use axum::extract::State;
 use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse, Response};
-use chrono::{DateTime, Datelike, Utc};
-use domain::{Timestamp, UserId, lapse};
-use projections::history;
-use projections::realm::{Consistency, Seen};
-use serde::{Deserialize, Serialize};
+use chrono::{DateTime, Utc};
+use domain::UserId;
+use projections::realm::Consistency;
+use serde::Deserialize;
 use utoipa::{IntoParams, ToSchema};
 
+use super::as_of::{self, Moment};
 use crate::app::App;
 use crate::auth::{Caller, Role};
 use crate::extract::{Json, Path, Query};
 use crate::problem::{Problem, ProblemDocument};
-use crate::shapes::{Instant, StatusBody, StatusName};
-use crate::sweeper;
+use crate::shapes::StatusBody;
 
 /// An answer that nobody may keep: it is true only now.
 pub(crate) fn no_store(answer: impl IntoResponse) -> Response {
@@ -38,25 +37,14 @@ pub struct StatusQuery {
     /// At that instant rather than now: for the user itself, auditors and admins.
     #[param(value_type = Option<String>, format = DateTime)]
     at: Option<DateTime<Utc>>,
+    /// With `at`: as it was known at this instant, by when it was written down.
+    #[param(value_type = Option<String>, format = DateTime)]
+    known_at: Option<DateTime<Utc>>,
     /// Ask the database rather than this node's memory.
     #[param(inline)]
     consistency: Option<ConsistencyName>,
     /// Not before this position; waits up to 2 s.
     min_position: Option<i64>,
-}
-
-/// A user's status at a past instant.
-#[derive(Debug, Serialize)]
-pub struct PastStatusBody {
-    user_id: UserId,
-    status: StatusName,
-    since: Instant,
-    last_seen: Option<Instant>,
-    invisible: bool,
-    /// The instant that was asked about.
-    at: Instant,
-    /// False: later than what has been recorded so far; time-outs by then are reckoned with.
-    settled: bool,
 }
 
 /// One user's status.
@@ -77,13 +65,9 @@ pub async fn status(
     Query(query): Query<StatusQuery>,
 ) -> Result<Response, Problem> {
     let waited = app.at_least(query.min_position).await?;
-    if let Some(at) = query.at {
+    if let Some(moment) = Moment::parse(query.at, query.known_at)? {
         caller.require_self_or(&user_id, &[Role::Auditor, Role::Admin])?;
-        // RFC 3339 has no other years, and PostgreSQL not all that chrono has.
-        if !(0..=9999).contains(&at.year()) {
-            return Err(Problem::invalid_parameter("at: a year is 0000 to 9999"));
-        }
-        return Ok(no_store(Json(past(&app, user_id, at).await?)));
+        return Ok(no_store(Json(as_of::one(&app, user_id, moment).await?)));
     }
     let user = app.known_user(&user_id).await?;
     let consistency = match query.consistency {
@@ -91,31 +75,4 @@ pub async fn status(
         None => waited,
     };
     Ok(no_store(Json(app.status(&caller, user, consistency).await?)))
-}
-
-async fn past(app: &App, user_id: UserId, at: Timestamp) -> Result<PastStatusBody, Problem> {
-    let user = app.known_user(&user_id).await?;
-    let recorded = app.realm.now() - sweeper::BEHIND;
-    let as_of = history::as_of(app.realm.pool(), user, at).await?;
-    let as_of = as_of.ok_or_else(Problem::user_not_found)?;
-    // What time does by then may not be recorded yet: the leases of now are reckoned with.
-    let silences = app.realm.silences();
-    let then = |seen: Seen<'_>| {
-        let later = lapse::settled(seen.state, &silences, at);
-        let state = later.as_ref().unwrap_or(seen.state);
-        (state.status, state.since)
-    };
-    let found = app.realm.look(&[user], Consistency::Strong, then).await?.pop().flatten();
-    let reckoned = found.filter(|(_, since)| (as_of.since..=at).contains(since));
-    let settled = at <= recorded && reckoned.is_none_or(|(status, _)| status == as_of.status);
-    let (status, since) = reckoned.unwrap_or((as_of.status, as_of.since));
-    Ok(PastStatusBody {
-        user_id,
-        status: status.into(),
-        since: Instant(since),
-        last_seen: as_of.last_seen.map(Instant),
-        invisible: as_of.invisible,
-        at: Instant(at),
-        settled,
-    })
 }

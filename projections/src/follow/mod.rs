@@ -1,0 +1,123 @@
+//! What follows the log: every view, page by page.
+//!
+//! Several nodes share the work without a leader: whoever gets the lock of a checkpoint takes the
+//! next page, the others pass. A hint only wakes; the log is the truth.
+//!
+//! - [`page`]: one page into one version of a view
+//! - [`versions`]: how far each version is; builds begun, stopped, confirmed
+//! - `swap`: a version that has caught up takes the live one's place
+
+pub mod page;
+mod swap;
+pub mod versions;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use sqlx::PgConnection;
+use tokio_util::sync::CancellationToken;
+
+use crate::Error;
+use crate::db::Database;
+use crate::shared::Shared;
+use page::{PAGE_EVENTS, REBUILD_PAGE_EVENTS, Step, Target};
+use versions::{State, Version};
+
+/// After a hint, before a look: what is written meanwhile comes in the same page.
+const LINGER: Duration = Duration::from_millis(100);
+/// Between two looks at the log, where no hint wakes.
+pub const POLL: Duration = Duration::from_secs(1);
+/// Between two attempts while the database cannot be reached.
+const RETRY_PAUSE: Duration = Duration::from_millis(500);
+
+/// Follows the log until `stop`.
+pub(crate) async fn run(database: Database, shared: Arc<Shared>, stop: CancellationToken) {
+    let mut connection: Option<PgConnection> = None;
+    loop {
+        let known = shared.roster.position();
+        let moved = async {
+            shared.roster.reached(known + 1).await;
+            tokio::time::sleep(LINGER).await;
+        };
+        let pause = match round(&database, &mut connection).await {
+            Ok(Step::More) => Duration::ZERO,
+            Ok(Step::Idle | Step::Taken) => POLL,
+            Err(error) => {
+                tracing::warn!(%error, "views following the log");
+                connection = None;
+                RETRY_PAUSE
+            }
+        };
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = moved => {}
+            () = tokio::time::sleep(pause) => {}
+        }
+    }
+}
+
+/// A page of every version that is to follow. [`Step::More`]: one of them has more to read.
+async fn round(database: &Database, connection: &mut Option<PgConnection>) -> Result<Step, Error> {
+    let connection = match connection {
+        Some(connection) => connection,
+        None => connection.insert(database.server().await?),
+    };
+    let all = versions::read(&mut *connection).await?;
+    let mut more = Step::Idle;
+    for version in all.iter().filter(|version| version.state.follows()) {
+        version.show();
+        if follow(database, connection, version).await? == Step::More {
+            more = Step::More;
+        }
+    }
+    Ok(more)
+}
+
+async fn follow(
+    database: &Database,
+    connection: &mut PgConnection,
+    version: &Version,
+) -> Result<Step, Error> {
+    let target = Target { view: version.view, version: version.version };
+    match version.state {
+        State::Building => {
+            let step = page::step(connection, target, REBUILD_PAGE_EVENTS).await?;
+            if step == Step::Idle {
+                swap::swap(database, target).await?;
+            }
+            Ok(step)
+        }
+        State::Live => page::step(connection, target, PAGE_EVENTS).await,
+        State::Stopped | State::Kept => Ok(Step::Idle),
+    }
+}
+
+/// Builds one version until it is live, telling how far it is; beside a server or without one.
+pub async fn build(
+    database: &Database,
+    target: Target,
+    mut tell: impl FnMut(&Version),
+) -> Result<(), Error> {
+    let mut connection = database.server().await?;
+    loop {
+        let all = versions::read(&mut connection).await?;
+        let found =
+            all.iter().find(|v| v.view.name == target.view.name && v.version == target.version);
+        let Some(version) = found else {
+            return Err(Error::Unsupported("the build was abandoned by somebody else".to_owned()));
+        };
+        tell(version);
+        match version.state {
+            State::Live | State::Kept => return Ok(()),
+            State::Stopped => {
+                return Err(Error::Unsupported(
+                    "the build was stopped by somebody else".to_owned(),
+                ));
+            }
+            State::Building => {}
+        }
+        if follow(database, &mut connection, version).await? == Step::Taken {
+            tokio::time::sleep(LINGER).await;
+        }
+    }
+}

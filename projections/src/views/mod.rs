@@ -1,0 +1,66 @@
+//! The views that follow the log, each as the SQL that takes a page of it in.
+//!
+//! Every statement takes the page as `$1 < position <= $2`. `$3` are users: of `apply` those to be
+//! left out, of `forget` and `anew` those who are folded from the whole of their log instead.
+//! `{v}` stands for the version of the view.
+
+/// One view.
+#[derive(Debug)]
+pub struct View {
+    /// Its name, which is also the stable name of its table.
+    pub name: &'static str,
+    /// Takes a page in.
+    pub(crate) apply: &'static [&'static str],
+    /// Takes users out, as they stood before the page.
+    pub(crate) forget: &'static str,
+    /// Puts users in again, as they stand after the page.
+    pub(crate) anew: &'static str,
+    /// Who has to be folded anew.
+    pub(crate) collides: &'static [&'static str],
+}
+
+const IMPORTS: &str = include_str!("anew.sql");
+
+/// All views, in the order in which they follow.
+pub static VIEWS: [View; 4] = [
+    View {
+        name: "status_span",
+        apply: &[include_str!("status_span.sql")],
+        forget: include_str!("status_span_forget.sql"),
+        anew: include_str!("status_span_anew.sql"),
+        collides: &[IMPORTS, include_str!("status_span_collides.sql")],
+    },
+    View {
+        name: "session_span",
+        apply: &[include_str!("session_span.sql"), include_str!("session_span_hidden.sql")],
+        forget: include_str!("session_span_forget.sql"),
+        anew: include_str!("session_span_anew.sql"),
+        collides: &[],
+    },
+    View {
+        name: "occupancy",
+        apply: &[include_str!("occupancy.sql")],
+        forget: include_str!("occupancy_forget.sql"),
+        anew: include_str!("occupancy_anew.sql"),
+        collides: &[IMPORTS],
+    },
+    View {
+        name: "status_daily",
+        apply: &[include_str!("status_daily.sql")],
+        forget: include_str!("status_daily_forget.sql"),
+        anew: include_str!("status_daily_anew.sql"),
+        collides: &[IMPORTS],
+    },
+];
+
+/// The view of that name.
+pub fn find(name: &str) -> Option<&'static View> {
+    VIEWS.iter().find(|view| view.name == name)
+}
+
+impl View {
+    /// A statement of this view, for one of its versions.
+    pub(crate) fn statement(template: &str, version: i32) -> String {
+        template.replace("{v}", &version.to_string())
+    }
+}
