@@ -107,14 +107,16 @@ language sql stable set search_path from current as $$
                     else t.to_status end as status
           from told t
     ), changed as (
-        select f.*, f.status is distinct from lag(f.status) over in_order as changes
+        select f.*, lag(f.position) over in_order is null
+                    or f.status is distinct from lag(f.status) over in_order as changes
           from folded f
         window in_order as (partition by f.user_no order by f.occurred_at, f.sequence)
     ), left_over as (
         select distinct on (c.user_no, c.occurred_at) c.* from changed c where c.changes
          order by c.user_no, c.occurred_at, c.sequence desc
     ), turning as (
-        select l.*, l.status is distinct from lag(l.status) over in_order as turns
+        select l.*, lag(l.position) over in_order is null
+                    or l.status is distinct from lag(l.status) over in_order as turns
           from left_over l
         window in_order as (partition by l.user_no order by l.occurred_at)
     )

@@ -294,14 +294,15 @@ impl Presence {
             | Body::Corrected { .. }
             | Body::UserErased {} => {}
         }
-        let until = Some(imported.until);
-        if self.own_since.is_none() {
-            self.since = imported.until;
-            self.shown_since = imported.until;
-        }
-        // As `append` does with every transition; what is imported lies before all that is own.
+        let until = imported.until;
+        // As `append` does with every transition.
         self.note_last_seen();
-        self.last_seen = self.last_seen.max(until);
-        self.last_activity = self.last_activity.max(until);
+        // What is imported lies before all that is own, and changes nothing of it.
+        if self.own_since.is_none() {
+            self.since = until;
+            self.shown_since = until;
+            self.last_seen = self.last_seen.max(Some(until));
+            self.last_activity = self.last_activity.max(Some(until));
+        }
     }
 }

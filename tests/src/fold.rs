@@ -129,23 +129,32 @@ pub async fn check(pool: &PgPool) {
             .unwrap();
     for (view, position) in views {
         let users = told(&mut snapshot, position).await;
-        match &*view {
-            "status_span" => check_spans(&mut snapshot, &users).await,
-            "session_span" => check_sessions(&mut snapshot, &users).await,
-            "occupancy" => check_occupancy(&mut snapshot, &users).await,
-            "status_daily" => check_days(&mut snapshot, &users).await,
-            other => panic!("nobody folds {other}"),
-        }
+        check_view(&mut snapshot, &view, &view, &users).await;
     }
     snapshot.commit().await.unwrap();
 }
 
-/// `status_span` alone, of everybody.
-pub async fn check_spans(db: &mut PgConnection, users: &BTreeMap<i64, Vec<Told>>) {
-    let found: Vec<(i64, Timestamp, Option<Timestamp>, String, i64)> = sqlx::query_as(
-        "select user_no, from_at, to_at, status::text, from_position from status_span
+/// One view, by the name of its table: the stable one or that of a version.
+pub async fn check_view(
+    db: &mut PgConnection,
+    view: &str,
+    table: &str,
+    users: &BTreeMap<i64, Vec<Told>>,
+) {
+    match view {
+        "status_span" => check_spans(db, table, users).await,
+        "session_span" => check_sessions(db, table, users).await,
+        "occupancy" => check_occupancy(db, table, users).await,
+        "status_daily" => check_days(db, table, users).await,
+        other => panic!("nobody folds {other}"),
+    }
+}
+
+async fn check_spans(db: &mut PgConnection, table: &str, users: &BTreeMap<i64, Vec<Told>>) {
+    let found: Vec<(i64, Timestamp, Option<Timestamp>, String, i64)> = sqlx::query_as(&format!(
+        "select user_no, from_at, to_at, status::text, from_position from {table}
           order by user_no, from_at",
-    )
+    ))
     .fetch_all(&mut *db)
     .await
     .unwrap();
@@ -161,10 +170,10 @@ pub async fn check_spans(db: &mut PgConnection, users: &BTreeMap<i64, Vec<Told>>
     assert_eq!(found_of.len(), folded.len(), "users with spans");
 }
 
-async fn check_sessions(db: &mut PgConnection, users: &BTreeMap<i64, Vec<Told>>) {
-    let found: Vec<(Uuid, i64, Timestamp, Option<Timestamp>, bool)> = sqlx::query_as(
-        "select session_id, user_no, opened_at, ended_at, invisible from session_span",
-    )
+async fn check_sessions(db: &mut PgConnection, table: &str, users: &BTreeMap<i64, Vec<Told>>) {
+    let found: Vec<(Uuid, i64, Timestamp, Option<Timestamp>, bool)> = sqlx::query_as(&format!(
+        "select session_id, user_no, opened_at, ended_at, invisible from {table}",
+    ))
     .fetch_all(&mut *db)
     .await
     .unwrap();
@@ -190,11 +199,11 @@ async fn check_sessions(db: &mut PgConnection, users: &BTreeMap<i64, Vec<Told>>)
 
 const STATUSES: [&str; 5] = ["online", "away", "busy", "dnd", "offline"];
 
-async fn check_occupancy(db: &mut PgConnection, users: &BTreeMap<i64, Vec<Told>>) {
-    let found: Vec<(Timestamp, i64, i64, i64, i64, i64)> = sqlx::query_as(
-        "select minute, online, away, busy, dnd, offline from occupancy
+async fn check_occupancy(db: &mut PgConnection, table: &str, users: &BTreeMap<i64, Vec<Told>>) {
+    let found: Vec<(Timestamp, i64, i64, i64, i64, i64)> = sqlx::query_as(&format!(
+        "select minute, online, away, busy, dnd, offline from {table}
           where (online, away, busy, dnd, offline) <> (0, 0, 0, 0, 0) order by minute",
-    )
+    ))
     .fetch_all(&mut *db)
     .await
     .unwrap();
@@ -222,22 +231,21 @@ async fn check_occupancy(db: &mut PgConnection, users: &BTreeMap<i64, Vec<Told>>
     assert_eq!(found, folded, "occupancy");
 }
 
-async fn check_days(db: &mut PgConnection, users: &BTreeMap<i64, Vec<Told>>) {
-    let found: Vec<(i64, i64, i64, i64, i64)> = sqlx::query_as(
+async fn check_days(db: &mut PgConnection, table: &str, users: &BTreeMap<i64, Vec<Told>>) {
+    let found: Vec<(i64, i64, i64, i64, i64)> = sqlx::query_as(&format!(
         "select user_no, sum(online_us)::bigint, sum(away_us)::bigint, sum(busy_us)::bigint,
-                sum(dnd_us)::bigint from status_daily group by user_no order by user_no",
-    )
+                sum(dnd_us)::bigint from {table} group by user_no order by user_no",
+    ))
     .fetch_all(&mut *db)
     .await
     .unwrap();
-    let too_long = "select count(*) from status_daily
-         where online_us + away_us + busy_us + dnd_us > 86400000000";
-    let too_long: i64 = sqlx::query_scalar(too_long).fetch_one(&mut *db).await.unwrap();
+    let too_long = format!(
+        "select count(*) from {table} where online_us + away_us + busy_us + dnd_us > 86400000000"
+    );
+    let too_long: i64 = sqlx::query_scalar(&too_long).fetch_one(&mut *db).await.unwrap();
     assert_eq!(too_long, 0, "days of more than 24 hours");
-    let open: Vec<(i64, Timestamp)> = sqlx::query_as("select user_no, at from status_daily_open")
-        .fetch_all(&mut *db)
-        .await
-        .unwrap();
+    let open = format!("select user_no, at from {}", table.replace("daily", "daily_open"));
+    let open: Vec<(i64, Timestamp)> = sqlx::query_as(&open).fetch_all(&mut *db).await.unwrap();
     let open: BTreeMap<i64, Timestamp> = open.into_iter().collect();
     let mut folded = Vec::new();
     for (user, events) in users {

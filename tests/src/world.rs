@@ -188,9 +188,14 @@ impl World {
     }
 
     /// Asserts the invariants, stops the nodes, drops the database.
-    pub async fn finish(mut self) {
-        self.finished = true;
+    pub async fn finish(self) {
         invariants::check(&self.pool, &self.nodes).await;
+        self.abandon().await;
+    }
+
+    /// The end of a world that was broken by hand: nothing is asserted.
+    pub async fn abandon(mut self) {
+        self.finished = true;
         for node in std::mem::take(&mut self.nodes) {
             node.stop().await;
         }

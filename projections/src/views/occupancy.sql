@@ -9,7 +9,8 @@ with hidden as (
       from event e
       left join hidden h on h.user_no = e.user_no
      where e.class = 'T' and e.position > $1 and e.position <= $2 and e.user_no <> all ($3)
-       and (e.from_status <> e.to_status or e.sequence = 1 or e.type = 'visibility_changed')
+       and (e.from_status is distinct from e.to_status or e.sequence = 1
+            or e.type = 'visibility_changed')
 ), shown as (
     select date_trunc('minute', p.occurred_at, 'UTC') as minute, p.sequence,
            case when p.ever_hidden and invisible_at(p.user_no, p.position - 1) then 'offline'

@@ -10,7 +10,8 @@ with hidden as (
       from event e
       left join hidden h on h.user_no = e.user_no
      where e.class = 'T' and e.position > $1 and e.position <= $2 and e.user_no <> all ($3)
-       and (e.from_status <> e.to_status or e.sequence = 1 or e.type = 'visibility_changed')
+       and (e.from_status is distinct from e.to_status or e.sequence = 1
+            or e.type = 'visibility_changed')
 ), told as (
     select p.user_no, p.sequence, p.at, p.status from page p
     union all

@@ -4,7 +4,7 @@ with page as (
       from event e
      where e.class = 'T' and e.position > $1 and e.position <= $2 and e.user_no <> all ($3)
        -- Of all that happens to a user, this is what may begin a span.
-       and (e.from_status <> e.to_status or e.sequence = 1)
+       and (e.from_status is distinct from e.to_status or e.sequence = 1)
 ), told as (
     select p.user_no, p.sequence, p.position, p.occurred_at, p.type, p.reason, p.to_status as status
       from page p
@@ -17,7 +17,8 @@ with page as (
     select distinct on (t.user_no, t.occurred_at) t.* from told t
      order by t.user_no, t.occurred_at, t.sequence desc
 ), turning as (
-    select l.*, l.status is distinct from lag(l.status) over in_order as turns
+    select l.*, lag(l.position) over in_order is null
+                or l.status is distinct from lag(l.status) over in_order as turns
       from left_over l
     window in_order as (partition by l.user_no order by l.occurred_at)
 ), span as (
