@@ -31,7 +31,8 @@ impl Database {
     pub fn new(url: &str) -> Result<Self, Error> {
         let options = PgConnectOptions::from_str(url)?
             .application_name("rollcall")
-            .options([("search_path", SCHEMA), ("timezone", "UTC")])
+            // Statements are short and many: compiling them takes longer than running them.
+            .options([("search_path", SCHEMA), ("timezone", "UTC"), ("jit", "off")])
             // A statement that sqlx logs as slow is logged by us, with its meaning.
             .disable_statement_logging();
         Ok(Self { options })

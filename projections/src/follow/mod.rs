@@ -12,7 +12,7 @@ mod swap;
 pub mod versions;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use sqlx::PgConnection;
 use tokio_util::sync::CancellationToken;
@@ -27,6 +27,8 @@ use versions::{State, Version};
 const LINGER: Duration = Duration::from_millis(100);
 /// Between two looks at the log, where no hint wakes.
 pub const POLL: Duration = Duration::from_secs(1);
+/// Longest rest between two pages.
+const REST_MAX: Duration = Duration::from_millis(500);
 /// Between two attempts while the database cannot be reached.
 const RETRY_PAUSE: Duration = Duration::from_millis(500);
 
@@ -39,8 +41,10 @@ pub(crate) async fn run(database: Database, shared: Arc<Shared>, stop: Cancellat
             shared.roster.reached(known + 1).await;
             tokio::time::sleep(LINGER).await;
         };
+        let began = Instant::now();
         let pause = match round(&database, &mut connection).await {
-            Ok(Step::More) => Duration::ZERO,
+            // Whoever writes comes first: views rest as long as they worked.
+            Ok(Step::More) => began.elapsed().min(REST_MAX),
             Ok(Step::Idle | Step::Taken) => POLL,
             Err(error) => {
                 tracing::warn!(%error, "views following the log");
@@ -50,7 +54,7 @@ pub(crate) async fn run(database: Database, shared: Arc<Shared>, stop: Cancellat
         };
         tokio::select! {
             () = stop.cancelled() => return,
-            () = moved => {}
+            () = moved, if pause == POLL => {}
             () = tokio::time::sleep(pause) => {}
         }
     }

@@ -11,7 +11,9 @@ with page as (
     union all
     select s.user_no, 0, s.from_position, s.from_at, s.from_type, s.from_reason, s.status
       from (select distinct user_no from page) u
-      join status_span_{v} s on s.user_no = u.user_no and s.to_at is null
+      -- The newest, and so the open one: found by its key, however long the history.
+     cross join lateral (select * from status_span_{v} l where l.user_no = u.user_no
+                          order by l.from_at desc limit 1) s
 ), left_over as (
     -- Of what happened at one instant, what was left of it.
     select distinct on (t.user_no, t.occurred_at) t.* from told t
