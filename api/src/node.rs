@@ -5,8 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use domain::Policy;
+use projections::groups::Groups;
+use projections::mailman::Mailman;
 use projections::realm::RealmOptions;
-use projections::{Realm, leaves};
+use projections::{Realm, leaves, messages};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -86,11 +88,15 @@ impl Node {
         .await?;
         let realm = Arc::new(realm);
         let metrics = telemetry::install_metrics();
-        let app = App { realm: Arc::clone(&realm), auth: Arc::clone(&auth), metrics };
+        let groups = Arc::new(Groups::new(realm.pool().clone()));
+        let mail = Arc::new(Mailman::new(realm.pool().clone()).await?);
+        let mailman = Arc::clone(&mail);
+        let app = App { realm: Arc::clone(&realm), groups, mail, auth: Arc::clone(&auth), metrics };
         let stop = CancellationToken::new();
         let sweeper = Sweeper::new(Arc::clone(&realm));
         let background = vec![
             tokio::spawn(sweeper.run(stop.clone())),
+            tokio::spawn(mailman.run(realm.database().clone(), stop.clone())),
             tokio::spawn(upkeep(Arc::clone(&realm), stop.clone())),
             tokio::spawn(tidy(app.clone(), stop.clone())),
         ];
@@ -122,6 +128,9 @@ async fn upkeep(realm: Arc<Realm>, stop: CancellationToken) {
         }
         if let Err(error) = realm.forget_old().await {
             tracing::warn!(%error, "forgetting what is kept only for a while");
+        }
+        if let Err(error) = messages::forget_old(realm.pool()).await {
+            tracing::warn!(%error, "forgetting messages");
         }
         tokio::select! {
             () = stop.cancelled() => return,

@@ -1,0 +1,225 @@
+//! A node's mailman: reads new deliveries in their order and hands them to whoever is live here.
+//!
+//! Polling the deliveries is the truth; a notification only wakes. Nothing is lost by a crash or by
+//! a reader who is too slow: what is not acknowledged is still in [`messages::pending`].
+//!
+//! Whoever goes live does three things in this order, and so misses nothing and gets nothing twice:
+//! [`Mailman::subscribe`]; then [`messages::pending`] until it is empty; then
+//! [`Subscription::next`], passing over whatever has no higher `delivery_no` than the last one.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
+
+use dashmap::DashMap;
+use domain::UserNo;
+use sqlx::PgPool;
+use tokio::sync::{Notify, broadcast};
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use crate::Error;
+use crate::db::Database;
+use crate::messages::{self, CHANNEL, Draft, Due, Message, Posted};
+
+/// Between two looks, where nothing wakes.
+pub const POLL: Duration = Duration::from_millis(200);
+/// Between two attempts while the database cannot be reached.
+const RETRY_PAUSE: Duration = Duration::from_millis(500);
+/// Deliveries read by one step: with the longest texts, 8 MiB.
+const PAGE: usize = 512;
+/// Deliveries that one user's sessions may be behind by; see [`Missed::TooSlow`].
+const BEHIND_MAX: usize = 32;
+
+/// One message for one receiver.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Delivery {
+    /// Its place among all deliveries.
+    pub delivery_no: i64,
+    /// For whom; none: everybody who is live now, and nobody can acknowledge it.
+    pub receiver: Option<UserNo>,
+    /// What.
+    pub message: Arc<Message>,
+}
+
+/// Why there is a gap.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Missed {
+    /// More came than was fetched in time. What waits for acknowledgement is in
+    /// [`messages::pending`], above the last one that was fetched; broadcasts are gone.
+    #[error("too slow")]
+    TooSlow,
+    /// The mailman is gone.
+    #[error("the node is stopping")]
+    Ended,
+}
+
+/// Hands out this node's mail.
+#[derive(Debug)]
+pub struct Mailman {
+    pool: PgPool,
+    /// The last delivery handed out.
+    at: AtomicI64,
+    behind: Notify,
+    untold: Notify,
+    live: DashMap<UserNo, broadcast::Sender<Delivery>>,
+}
+
+/// One session's share of its user's mail.
+#[derive(Debug)]
+pub struct Subscription {
+    mailman: Arc<Mailman>,
+    user: UserNo,
+    mail: Option<broadcast::Receiver<Delivery>>,
+}
+
+impl Mailman {
+    /// Begins with what comes after now.
+    pub async fn new(pool: PgPool) -> Result<Self, Error> {
+        let at = AtomicI64::new(messages::newest(&pool).await?);
+        let (behind, untold) = (Notify::new(), Notify::new());
+        Ok(Self { pool, at, behind, untold, live: DashMap::new() })
+    }
+
+    /// Sends, and wakes every node. Committed when it answers, but where `delivered` is 0.
+    pub async fn post(&self, draft: &Draft) -> Result<Posted, Error> {
+        let posted = messages::post(&self.pool, draft).await?;
+        if posted.delivered > 0 {
+            self.behind.notify_one();
+            self.untold.notify_one();
+        }
+        Ok(posted)
+    }
+
+    /// From now on that user's mail, and every broadcast. Read [`messages::pending`] afterwards.
+    pub fn subscribe(self: &Arc<Self>, user: UserNo) -> Subscription {
+        let sender = self.live.entry(user).or_insert_with(|| broadcast::channel(BEHIND_MAX).0);
+        let mail = Some(sender.subscribe());
+        Subscription { mailman: Arc::clone(self), user, mail }
+    }
+
+    /// Users with a subscription.
+    pub fn live_count(&self) -> usize {
+        self.live.len()
+    }
+
+    /// Follows the deliveries until `stop`.
+    pub async fn run(self: Arc<Self>, database: Database, stop: CancellationToken) {
+        tokio::join!(self.deliver(&stop), self.listen(&database, &stop), self.tell(&stop));
+    }
+
+    /// Reads and hands out one page; whether it was full.
+    pub async fn step(&self) -> Result<bool, Error> {
+        let after = self.at.load(Ordering::Acquire);
+        let due = messages::follow(&self.pool, after, PAGE).await?;
+        let Some(last) = due.last() else { return Ok(false) };
+        // Most receivers are live on other nodes or nowhere: their texts are not read.
+        let here = |due: &&Due| due.receiver.is_none_or(|user| self.live.contains_key(&user));
+        let here: Vec<&Due> = due.iter().filter(here).collect();
+        let mut wanted: Vec<Uuid> = here.iter().map(|due| due.message).collect();
+        wanted.sort_unstable();
+        wanted.dedup();
+        let texts = if wanted.is_empty() || self.live.is_empty() {
+            Vec::new()
+        } else {
+            messages::texts(&self.pool, &wanted).await?
+        };
+        let texts: HashMap<Uuid, Arc<Message>> =
+            texts.into_iter().map(|message| (message.id, Arc::new(message))).collect();
+        for due in here {
+            if let Some(message) = texts.get(&due.message) {
+                let (delivery_no, message) = (due.delivery_no, Arc::clone(message));
+                self.hand_out(Delivery { delivery_no, receiver: due.receiver, message });
+            }
+        }
+        self.at.store(last.delivery_no, Ordering::Release);
+        Ok(due.len() == PAGE)
+    }
+
+    fn hand_out(&self, delivery: Delivery) {
+        // An error says that the last session has just gone: it waits in the database.
+        if let Some(user) = delivery.receiver {
+            if let Some(sender) = self.live.get(&user) {
+                let _gone = sender.send(delivery);
+            }
+            return;
+        }
+        for sender in &self.live {
+            let _gone = sender.send(delivery.clone());
+        }
+    }
+
+    async fn deliver(&self, stop: &CancellationToken) {
+        while !stop.is_cancelled() {
+            let pause = match self.step().await {
+                Ok(true) => continue,
+                Ok(false) => POLL,
+                Err(error) => {
+                    tracing::warn!(%error, "following the deliveries");
+                    RETRY_PAUSE
+                }
+            };
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = self.behind.notified() => {}
+                () = tokio::time::sleep(pause) => {}
+            }
+        }
+    }
+
+    /// Wakes when another node says that there is mail.
+    async fn listen(&self, database: &Database, stop: &CancellationToken) {
+        while !stop.is_cancelled() {
+            let heard = async {
+                let mut listener = database.listener(CHANNEL).await?;
+                loop {
+                    listener.recv().await?;
+                    self.behind.notify_one();
+                }
+            };
+            let ended: Result<(), Error> = tokio::select! {
+                () = stop.cancelled() => return,
+                ended = heard => ended,
+            };
+            if let Err(error) = ended {
+                tracing::debug!(%error, "listening for mail; polling goes on");
+            }
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = tokio::time::sleep(RETRY_PAUSE) => {}
+            }
+        }
+    }
+
+    /// Tells the other nodes, once for however many were sent meanwhile.
+    async fn tell(&self, stop: &CancellationToken) {
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = self.untold.notified() => {}
+            }
+            if let Err(error) = messages::tell(&self.pool).await {
+                tracing::warn!(%error, "telling of mail; other nodes find it by polling");
+            }
+        }
+    }
+}
+
+impl Subscription {
+    /// The next one, in the order of `delivery_no`. Cancel safe.
+    pub async fn next(&mut self) -> Result<Delivery, Missed> {
+        let Some(mail) = &mut self.mail else { return Err(Missed::Ended) };
+        mail.recv().await.map_err(|error| match error {
+            broadcast::error::RecvError::Lagged(_) => Missed::TooSlow,
+            broadcast::error::RecvError::Closed => Missed::Ended,
+        })
+    }
+}
+
+impl Drop for Subscription {
+    fn drop(&mut self) {
+        self.mail = None;
+        self.mailman.live.remove_if(&self.user, |_, sender| sender.receiver_count() == 0);
+    }
+}
