@@ -50,6 +50,8 @@ pub struct Node {
     pub address: SocketAddr,
     /// Its part of the realm.
     pub realm: Arc<Realm>,
+    /// Its mailman.
+    pub mail: Arc<Mailman>,
     stop: CancellationToken,
     serving: JoinHandle<()>,
     background: Vec<JoinHandle<()>>,
@@ -90,20 +92,25 @@ impl Node {
         let metrics = telemetry::install_metrics();
         let groups = Arc::new(Groups::new(realm.pool().clone()));
         let mail = Arc::new(Mailman::new(realm.pool().clone()).await?);
-        let mailman = Arc::clone(&mail);
-        let app = App { realm: Arc::clone(&realm), groups, mail, auth: Arc::clone(&auth), metrics };
+        let app = App {
+            realm: Arc::clone(&realm),
+            groups,
+            mail: Arc::clone(&mail),
+            auth: Arc::clone(&auth),
+            metrics,
+        };
         let stop = CancellationToken::new();
         let sweeper = Sweeper::new(Arc::clone(&realm));
         let background = vec![
             tokio::spawn(sweeper.run(stop.clone())),
-            tokio::spawn(mailman.run(realm.database().clone(), stop.clone())),
+            tokio::spawn(Arc::clone(&mail).run(realm.database().clone(), stop.clone())),
             tokio::spawn(upkeep(Arc::clone(&realm), stop.clone())),
             tokio::spawn(tidy(app.clone(), stop.clone())),
         ];
         let router = routes::router(app, &settings.edge);
         let (limits, stopping) = (settings.server, stop.clone());
         let serving = tokio::spawn(async move { serve(listener, router, &limits, stopping).await });
-        Ok(Self { address, realm, stop, serving, background })
+        Ok(Self { address, realm, mail, stop, serving, background })
     }
 
     /// Answers what was accepted, then leaves the realm.

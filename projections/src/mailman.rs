@@ -1,13 +1,9 @@
 //! A node's mailman: reads new deliveries in their order and hands them to whoever is live here.
 //!
-//! Polling the deliveries is the truth; a notification only wakes. Nothing is lost by a crash or by
-//! a reader who is too slow: what is not acknowledged is still in [`messages::pending`].
-//!
-//! Whoever goes live does three things in this order, and so misses nothing and gets nothing twice:
-//! [`Mailman::subscribe`]; then [`messages::pending`] until it is empty; then
-//! [`Subscription::next`], passing over whatever has no higher `delivery_no` than the last one.
+//! Polling the deliveries is the truth; a notification only wakes. Nothing is lost by a crash or to
+//! a slow reader: what is not acknowledged waits in the database, and an [`Inbox`] reads it there.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
@@ -15,6 +11,7 @@ use std::time::Duration;
 use dashmap::DashMap;
 use domain::UserNo;
 use sqlx::PgPool;
+use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{Notify, broadcast};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -29,8 +26,10 @@ pub const POLL: Duration = Duration::from_millis(200);
 const RETRY_PAUSE: Duration = Duration::from_millis(500);
 /// Deliveries read by one step: with the longest texts, 8 MiB.
 const PAGE: usize = 512;
-/// Deliveries that one user's sessions may be behind by; see [`Missed::TooSlow`].
+/// Deliveries that a session may be behind by before it reads them from the database.
 const BEHIND_MAX: usize = 32;
+/// Deliveries that an inbox reads at once: with the longest texts, half a MiB.
+const WAITING_PAGE: usize = 32;
 
 /// One message for one receiver.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,18 +40,6 @@ pub struct Delivery {
     pub receiver: Option<UserNo>,
     /// What.
     pub message: Arc<Message>,
-}
-
-/// Why there is a gap.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Missed {
-    /// More came than was fetched in time. What waits for acknowledgement is in
-    /// [`messages::pending`], above the last one that was fetched; broadcasts are gone.
-    #[error("too slow")]
-    TooSlow,
-    /// The mailman is gone.
-    #[error("the node is stopping")]
-    Ended,
 }
 
 /// Hands out this node's mail.
@@ -66,12 +53,19 @@ pub struct Mailman {
     live: DashMap<UserNo, broadcast::Sender<Delivery>>,
 }
 
-/// One session's share of its user's mail.
+/// One session's share of its user's mail: first what waits, then what comes.
 #[derive(Debug)]
-pub struct Subscription {
+pub struct Inbox {
     mailman: Arc<Mailman>,
     user: UserNo,
-    mail: Option<broadcast::Receiver<Delivery>>,
+    /// None only while it is being dropped.
+    live: Option<broadcast::Receiver<Delivery>>,
+    /// Read from what waits, and not fetched yet.
+    read: VecDeque<Delivery>,
+    /// Whether whatever waits above `last` comes by itself.
+    caught_up: bool,
+    /// The last one fetched that somebody must acknowledge.
+    last: i64,
 }
 
 impl Mailman {
@@ -92,14 +86,15 @@ impl Mailman {
         Ok(posted)
     }
 
-    /// From now on that user's mail, and every broadcast. Read [`messages::pending`] afterwards.
-    pub fn subscribe(self: &Arc<Self>, user: UserNo) -> Subscription {
+    /// That user's mail, what waits first, and every broadcast from now on.
+    pub fn subscribe(self: &Arc<Self>, user: UserNo) -> Inbox {
         let sender = self.live.entry(user).or_insert_with(|| broadcast::channel(BEHIND_MAX).0);
-        let mail = Some(sender.subscribe());
-        Subscription { mailman: Arc::clone(self), user, mail }
+        let live = Some(sender.subscribe());
+        let mailman = Arc::clone(self);
+        Inbox { mailman, user, live, read: VecDeque::new(), caught_up: false, last: 0 }
     }
 
-    /// Users with a subscription.
+    /// Users with an inbox.
     pub fn live_count(&self) -> usize {
         self.live.len()
     }
@@ -206,20 +201,52 @@ impl Mailman {
     }
 }
 
-impl Subscription {
-    /// The next one, in the order of `delivery_no`. Cancel safe.
-    pub async fn next(&mut self) -> Result<Delivery, Missed> {
-        let Some(mail) = &mut self.mail else { return Err(Missed::Ended) };
-        mail.recv().await.map_err(|error| match error {
-            broadcast::error::RecvError::Lagged(_) => Missed::TooSlow,
-            broadcast::error::RecvError::Closed => Missed::Ended,
-        })
+impl Inbox {
+    /// The next one, in the order of `delivery_no`: each once for this inbox, however slowly it is
+    /// read. Only broadcasts are lost to a slow reader. Cancel safe. After an error: again.
+    pub async fn next(&mut self) -> Result<Delivery, Error> {
+        loop {
+            if let Some(delivery) = self.read.pop_front() {
+                self.last = delivery.delivery_no;
+                return Ok(delivery);
+            }
+            if !self.caught_up {
+                self.read_waiting().await?;
+                continue;
+            }
+            let Some(live) = &mut self.live else { return Err(Error::ShuttingDown) };
+            match live.recv().await {
+                Ok(delivery) if delivery.receiver.is_none() => return Ok(delivery),
+                Ok(delivery) if delivery.delivery_no > self.last => {
+                    self.last = delivery.delivery_no;
+                    return Ok(delivery);
+                }
+                // It was among those that waited.
+                Ok(_) => {}
+                Err(RecvError::Lagged(_)) => self.caught_up = false,
+                Err(RecvError::Closed) => return Err(Error::ShuttingDown),
+            }
+        }
+    }
+
+    /// Whatever is committed after this was read comes by itself: the inbox was there before.
+    async fn read_waiting(&mut self) -> Result<(), Error> {
+        let pool = &self.mailman.pool;
+        let waiting = messages::pending(pool, self.user, self.last, WAITING_PAGE).await?;
+        self.caught_up = waiting.len() < WAITING_PAGE;
+        let receiver = Some(self.user);
+        self.read.extend(waiting.into_iter().map(|(delivery_no, message)| Delivery {
+            delivery_no,
+            receiver,
+            message: Arc::new(message),
+        }));
+        Ok(())
     }
 }
 
-impl Drop for Subscription {
+impl Drop for Inbox {
     fn drop(&mut self) {
-        self.mail = None;
+        self.live = None;
         self.mailman.live.remove_if(&self.user, |_, sender| sender.receiver_count() == 0);
     }
 }
