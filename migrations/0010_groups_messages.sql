@@ -37,7 +37,7 @@ create sequence delivery_number as bigint minvalue 1 cache 1;
 create table delivery (
     delivery_no bigint primary key,
     message_id  uuid not null,
-    receiver_no bigint,            -- none: everybody who is live now (`broadcast`)
+    receiver_no bigint,            -- none: whoever is live now, and no row of `mailbox`
     constraint delivery_message_receiver unique (message_id, receiver_no)
 ) with (autovacuum_vacuum_scale_factor = 0.05);
 create index delivery_receiver_no on delivery (receiver_no, delivery_no)
@@ -80,12 +80,13 @@ end $$;
 create trigger message_dropped after delete on message
     referencing old table as gone for each statement execute function drop_gone_messages();
 
--- Sends: to `p_receiver`, to the members of `p_group`, or, as a broadcast, to whoever is live.
--- Who has `p_waiting_max` waiting already is left out and counted in `refused`; where nobody is
--- left, nothing is written.
+-- Sends: to `p_receiver`; to the members of `p_group`, and to those live whose token alone makes
+-- them members, whom nobody can enumerate; or, as a broadcast, to whoever is live.
+-- Who has `p_waiting_max` waiting already is left out and counted in `refused`; where that is
+-- everybody, nothing is written. What waits for nobody is kept for `p_keep_live`.
 create function post_message(p_id uuid, p_kind text, p_sender bigint, p_receiver bigint,
-    p_group text, p_title text, p_body text, p_keep interval, p_waiting_max integer,
-    out delivered integer, out refused integer)
+    p_group text, p_title text, p_body text, p_keep interval, p_keep_live interval,
+    p_waiting_max integer, out delivered integer, out refused integer)
 language plpgsql volatile security definer set search_path from current
 -- Plans made while the tables were still empty must not keep their sequential scans.
 set enable_seqscan = off
@@ -93,17 +94,14 @@ set plan_cache_mode = force_generic_plan
 as $$
 #variable_conflict use_column
 declare
-    v_asked integer;
+    v_asked integer := 0;
     v_now   timestamptz;
 begin
     -- Held to the commit: numbers are drawn, committed and visible in one order.
     perform pg_advisory_xact_lock(mail_lock_key());
     v_now := log_clock();
-    if p_kind = 'broadcast' then
-        insert into delivery (delivery_no, message_id) values (nextval('delivery_number'), p_id);
-        delivered := 1;
-        v_asked := 1;
-    else
+    delivered := 0;
+    if p_kind <> 'broadcast' then
         select count(*) into v_asked from membership where group_name = p_group;
         v_asked := v_asked + (p_receiver is not null)::integer;
         with receiver as (
@@ -123,17 +121,22 @@ begin
         select count(*) into delivered from made;
     end if;
     refused := v_asked - delivered;
-    if delivered > 0 then
-        insert into message (message_id, kind, sender_no, group_name, title, body, created_at,
-                keep_until)
-        values (p_id, p_kind::message_kind, p_sender, p_group, p_title, p_body, v_now,
-                v_now + p_keep);
+    if delivered = 0 and refused > 0 then
+        return;
+    end if;
+    insert into message (message_id, kind, sender_no, group_name, title, body, created_at,
+            keep_until)
+    values (p_id, p_kind::message_kind, p_sender, p_group, p_title, p_body, v_now,
+            v_now + case when delivered > 0 then p_keep else p_keep_live end);
+    if p_kind in ('broadcast', 'group') then
+        insert into delivery (delivery_no, message_id) values (nextval('delivery_number'), p_id);
     end if;
 end $$;
 
--- A receiver has these. The message goes with its last delivery: its row is locked first, so that
--- of two who acknowledge at once the second one sees that nobody is left.
-create function acknowledge_messages(p_receiver bigint, p_messages uuid[])
+-- A receiver has these. The message goes with its last receiver: its row is locked first, so that
+-- of two who acknowledge at once the second one sees that nobody is left. One to a group stays
+-- for nodes that have not read it yet, as a broadcast does.
+create function acknowledge_messages(p_receiver bigint, p_messages uuid[], p_keep_live interval)
 returns integer language plpgsql volatile security definer set search_path from current
 set enable_seqscan = off
 set plan_cache_mode = force_generic_plan
@@ -148,8 +151,12 @@ begin
     delete from delivery where message_id = any(p_messages) and receiver_no = p_receiver;
     get diagnostics v_count = row_count;
     if v_count > 0 then
-        delete from message m where message_id = any(p_messages)
+        delete from message m where message_id = any(p_messages) and kind <> 'group'
            and not exists (select from delivery d where d.message_id = m.message_id);
+        update message m set keep_until = least(keep_until, created_at + p_keep_live)
+         where message_id = any(p_messages) and kind = 'group'
+           and not exists (select from delivery d
+                where d.message_id = m.message_id and d.receiver_no is not null);
     end if;
     return v_count;
 end $$;

@@ -3,13 +3,13 @@
 //! Polling the deliveries is the truth; a notification only wakes. Nothing is lost by a crash or to
 //! a slow reader: what is not acknowledged waits in the database, and an [`Inbox`] reads it there.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use dashmap::DashMap;
-use domain::UserNo;
+use domain::{GroupName, UserNo};
 use sqlx::PgPool;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{Notify, broadcast};
@@ -28,6 +28,8 @@ const RETRY_PAUSE: Duration = Duration::from_millis(500);
 const PAGE: usize = 512;
 /// Deliveries that a session may be behind by before it reads them from the database.
 const BEHIND_MAX: usize = 32;
+/// Groups that one inbox may listen to.
+pub const LISTENED_MAX: usize = 1_000;
 /// Deliveries that an inbox reads at once: with the longest texts, half a MiB.
 const WAITING_PAGE: usize = 32;
 
@@ -36,7 +38,7 @@ const WAITING_PAGE: usize = 32;
 pub struct Delivery {
     /// Its place among all deliveries.
     pub delivery_no: i64,
-    /// For whom; none: everybody who is live now, and nobody can acknowledge it.
+    /// For whom; none: whoever is live now, and nobody need acknowledge it.
     pub receiver: Option<UserNo>,
     /// What.
     pub message: Arc<Message>,
@@ -51,6 +53,8 @@ pub struct Mailman {
     behind: Notify,
     untold: Notify,
     live: DashMap<UserNo, broadcast::Sender<Delivery>>,
+    /// Who listens to a group, with how many inboxes.
+    listeners: DashMap<GroupName, HashMap<UserNo, usize>>,
 }
 
 /// One session's share of its user's mail: first what waits, then what comes.
@@ -66,6 +70,8 @@ pub struct Inbox {
     caught_up: bool,
     /// The last one fetched that somebody must acknowledge.
     last: i64,
+    /// Listened to.
+    groups: HashSet<GroupName>,
 }
 
 impl Mailman {
@@ -73,13 +79,13 @@ impl Mailman {
     pub async fn new(pool: PgPool) -> Result<Self, Error> {
         let at = AtomicI64::new(messages::newest(&pool).await?);
         let (behind, untold) = (Notify::new(), Notify::new());
-        Ok(Self { pool, at, behind, untold, live: DashMap::new() })
+        Ok(Self { pool, at, behind, untold, live: DashMap::new(), listeners: DashMap::new() })
     }
 
-    /// Sends, and wakes every node. Committed when it answers, but where `delivered` is 0.
+    /// Sends, and wakes every node. Committed when it answers, where [`Posted::is_sent`].
     pub async fn post(&self, draft: &Draft) -> Result<Posted, Error> {
         let posted = messages::post(&self.pool, draft).await?;
-        if posted.delivered > 0 {
+        if posted.is_sent() {
             self.behind.notify_one();
             self.untold.notify_one();
         }
@@ -91,7 +97,8 @@ impl Mailman {
         let sender = self.live.entry(user).or_insert_with(|| broadcast::channel(BEHIND_MAX).0);
         let live = Some(sender.subscribe());
         let mailman = Arc::clone(self);
-        Inbox { mailman, user, live, read: VecDeque::new(), caught_up: false, last: 0 }
+        let (read, groups) = (VecDeque::new(), HashSet::new());
+        Inbox { mailman, user, live, read, caught_up: false, last: 0, groups }
     }
 
     /// Users with an inbox.
@@ -125,23 +132,43 @@ impl Mailman {
         for due in here {
             if let Some(message) = texts.get(&due.message) {
                 let (delivery_no, message) = (due.delivery_no, Arc::clone(message));
-                self.hand_out(Delivery { delivery_no, receiver: due.receiver, message });
+                self.hand_out(Delivery { delivery_no, receiver: due.receiver, message }).await?;
             }
+            // Each for itself: after an error nobody has a broadcast twice.
+            self.at.store(due.delivery_no, Ordering::Release);
         }
         self.at.store(last.delivery_no, Ordering::Release);
         Ok(due.len() == PAGE)
     }
 
-    fn hand_out(&self, delivery: Delivery) {
-        // An error says that the last session has just gone: it waits in the database.
-        if let Some(user) = delivery.receiver {
-            if let Some(sender) = self.live.get(&user) {
-                let _gone = sender.send(delivery);
+    async fn hand_out(&self, delivery: Delivery) -> Result<(), Error> {
+        match (delivery.receiver, &delivery.message.group) {
+            (Some(user), _) => self.hand_to(user, delivery),
+            (None, Some(group)) => {
+                let listeners = self.listeners.get(group);
+                let users: Option<Vec<UserNo>> = listeners.map(|all| all.keys().copied().collect());
+                let Some(users) = users else { return Ok(()) };
+                // Stored members have one of their own.
+                let id = delivery.message.id;
+                let members = messages::waits_for(&self.pool, id, &users).await?;
+                for user in users.into_iter().filter(|user| !members.contains(user)) {
+                    self.hand_to(user, delivery.clone());
+                }
             }
-            return;
+            (None, None) => {
+                for sender in &self.live {
+                    // An error says that the last session has just gone.
+                    let _gone = sender.send(delivery.clone());
+                }
+            }
         }
-        for sender in &self.live {
-            let _gone = sender.send(delivery.clone());
+        Ok(())
+    }
+
+    fn hand_to(&self, user: UserNo, delivery: Delivery) {
+        if let Some(sender) = self.live.get(&user) {
+            // An error says that the last session has just gone: it waits in the database.
+            let _gone = sender.send(delivery);
         }
     }
 
@@ -202,6 +229,38 @@ impl Mailman {
 }
 
 impl Inbox {
+    /// From now on what is sent to that group while this inbox is there, too: for those who belong
+    /// to it by their token alone. Who is a stored member has it once. False: too many groups.
+    pub fn listen_to(&mut self, group: &GroupName) -> bool {
+        if self.groups.len() >= LISTENED_MAX && !self.groups.contains(group) {
+            return false;
+        }
+        if self.groups.insert(group.clone()) {
+            let mut listeners = self.mailman.listeners.entry(group.clone()).or_default();
+            *listeners.entry(self.user).or_default() += 1;
+        }
+        true
+    }
+
+    /// Ends that.
+    pub fn leave(&mut self, group: &GroupName) {
+        if self.groups.remove(group) {
+            self.unlisten(group);
+        }
+    }
+
+    fn unlisten(&self, group: &GroupName) {
+        self.mailman.listeners.remove_if_mut(group, |_, listeners| {
+            if let Some(inboxes) = listeners.get_mut(&self.user) {
+                *inboxes -= 1;
+                if *inboxes == 0 {
+                    listeners.remove(&self.user);
+                }
+            }
+            listeners.is_empty()
+        });
+    }
+
     /// The next one, in the order of `delivery_no`: each once for this inbox, however slowly it is
     /// read. Only broadcasts are lost to a slow reader. Cancel safe. After an error: again.
     pub async fn next(&mut self) -> Result<Delivery, Error> {
@@ -247,6 +306,9 @@ impl Inbox {
 impl Drop for Inbox {
     fn drop(&mut self) {
         self.live = None;
+        for group in std::mem::take(&mut self.groups) {
+            self.unlisten(&group);
+        }
         self.mailman.live.remove_if(&self.user, |_, sender| sender.receiver_count() == 0);
     }
 }

@@ -4,6 +4,7 @@
 //! were committed, over all nodes: whoever follows `delivery_no > n` misses none, and what one
 //! sender sent first comes first.
 
+use std::collections::HashSet;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -18,8 +19,8 @@ use crate::Error;
 pub const WAITING_MAX: u32 = 1_000;
 /// How long a message waits to be acknowledged.
 pub const KEPT_FOR: Duration = Duration::from_hours(7 * 24);
-/// How long a broadcast stays for nodes that were cut off. It waits for no receiver.
-pub const BROADCAST_KEPT_FOR: Duration = Duration::from_hours(1);
+/// How long what waits for no receiver stays for nodes that were cut off.
+pub const LIVE_KEPT_FOR: Duration = Duration::from_hours(1);
 /// Longest text of a message, in bytes.
 pub const TEXT_BYTES_MAX: usize = 16 * 1024;
 /// Longest title, in characters.
@@ -72,7 +73,8 @@ pub enum To {
     Person(UserNo),
     /// One user, from a system.
     Notified(UserNo),
-    /// The members that the group has now, the sender too where it is one: for its other devices.
+    /// The members that the group has now, the sender too where it is one: for its other devices;
+    /// and whoever is live and listens to the group.
     Group(GroupName),
     /// Everybody who is live now.
     Everybody,
@@ -96,10 +98,17 @@ pub struct Draft {
 pub struct Posted {
     /// The message's name: version 7.
     pub id: Uuid,
-    /// How many are to have it; a broadcast counts as one.
+    /// For how many it waits; none, if it is for those who are live alone.
     pub delivered: u32,
     /// How many have [`WAITING_MAX`] waiting already, and will not have this one.
     pub refused: u32,
+}
+
+impl Posted {
+    /// Whether it was sent at all: not where everybody has too many waiting.
+    pub fn is_sent(&self) -> bool {
+        self.delivered > 0 || self.refused == 0
+    }
 }
 
 /// A message as its receivers have it.
@@ -128,11 +137,11 @@ pub struct Due {
     pub delivery_no: i64,
     /// Which message.
     pub message: Uuid,
-    /// For whom; none: everybody who is live now.
+    /// For whom; none: whoever is live now.
     pub receiver: Option<UserNo>,
 }
 
-/// Sends. Committed when it answers, but where `delivered` is 0: then nothing was written.
+/// Sends. Committed when it answers, where [`Posted::is_sent`]; else nothing was written.
 pub async fn post(pool: &PgPool, draft: &Draft) -> Result<Posted, Error> {
     let id = Uuid::now_v7();
     let (kind, receiver, group) = match &draft.to {
@@ -141,10 +150,10 @@ pub async fn post(pool: &PgPool, draft: &Draft) -> Result<Posted, Error> {
         To::Group(group) => (Kind::Group, None, Some(group.as_str())),
         To::Everybody => (Kind::Broadcast, None, None),
     };
-    let kept_for = if kind == Kind::Broadcast { BROADCAST_KEPT_FOR } else { KEPT_FOR };
     let row = sqlx::query(
         "select delivered, refused
-           from post_message($1, $2, $3, $4, $5, $6, $7, $8 * interval '1 second', $9)",
+           from post_message($1, $2, $3, $4, $5, $6, $7, $8 * interval '1 second',
+                $9 * interval '1 second', $10)",
     )
     .bind(id)
     .bind(kind.as_str())
@@ -153,7 +162,8 @@ pub async fn post(pool: &PgPool, draft: &Draft) -> Result<Posted, Error> {
     .bind(group)
     .bind(draft.title.as_deref())
     .bind(&draft.body)
-    .bind(kept_for.as_secs() as i64)
+    .bind(KEPT_FOR.as_secs() as i64)
+    .bind(LIVE_KEPT_FOR.as_secs() as i64)
     .bind(WAITING_MAX as i32)
     .fetch_one(pool)
     .await?;
@@ -187,9 +197,11 @@ pub async fn pending(
 
 /// A user has these; how many of them were waiting. Others, and another's, are passed over.
 pub async fn acknowledge(pool: &PgPool, receiver: UserNo, messages: &[Uuid]) -> Result<u32, Error> {
-    let count: i32 = sqlx::query_scalar("select acknowledge_messages($1, $2)")
+    let statement = "select acknowledge_messages($1, $2, $3 * interval '1 second')";
+    let count: i32 = sqlx::query_scalar(statement)
         .bind(receiver.0)
         .bind(messages)
+        .bind(LIVE_KEPT_FOR.as_secs() as i64)
         .fetch_one(pool)
         .await?;
     Ok(count as u32)
@@ -232,6 +244,20 @@ pub async fn texts(pool: &PgPool, messages: &[Uuid]) -> Result<Vec<Message>, Err
     .fetch_all(pool)
     .await?;
     rows.iter().map(read).collect()
+}
+
+/// Those among `users` for whom a message waits.
+pub async fn waits_for(
+    pool: &PgPool,
+    message: Uuid,
+    users: &[UserNo],
+) -> Result<HashSet<UserNo>, Error> {
+    let users: Vec<i64> = users.iter().map(|user| user.0).collect();
+    let statement =
+        "select receiver_no from delivery where message_id = $1 and receiver_no = any($2)";
+    let query = sqlx::query_scalar(statement).bind(message).bind(users);
+    let found: Vec<i64> = query.fetch_all(pool).await?;
+    Ok(found.into_iter().map(UserNo).collect())
 }
 
 /// Tells every node that there is mail. Apart from sending: whoever commits a notification waits

@@ -24,6 +24,7 @@ mod traps_append;
 mod traps_lab;
 mod traps_lapses;
 mod traps_leaves;
+mod traps_mail;
 mod traps_plans;
 mod traps_race;
 mod traps_rights;

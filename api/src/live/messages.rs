@@ -147,7 +147,7 @@ pub struct PostedBody {
     id: Uuid,
     /// The log's head.
     position: Position,
-    /// To a group: how many members will have it.
+    /// To a group: for how many stored members it is kept. 0: it went to those live alone.
     #[serde(skip_serializing_if = "Option::is_none")]
     delivered: Option<u32>,
     /// To a group: how many will not, since 1,000 wait for them already.
@@ -199,15 +199,14 @@ pub async fn send(
     post(&app, Draft { to, sender, title: None, body }).await
 }
 
-/// Sends a message to the stored members of a group, the sender too where it is one: for its other
-/// devices. Members for whom 1,000 wait already are passed over, and counted in the answer.
+/// Sends a message to the members of a group, the sender too where it is one: for its other
+/// devices. For stored members it is kept like any other; those for whom 1,000 wait already are
+/// passed over, and counted in the answer. Members by their token alone have it if they are live.
 #[utoipa::path(post, path = "/v1/groups/{group}/messages", tag = "Live",
     operation_id = "send_group_message",
     params(("group" = String, Path)), request_body = GroupMessageRequest,
     responses((status = 202, body = PostedBody),
         (status = 403, body = ProblemDocument<'static>, content_type = "application/problem+json"),
-        (status = 404, body = ProblemDocument<'static>, content_type = "application/problem+json",
-            description = "`group_not_found`: it has no members"),
         (status = 429, body = ProblemDocument<'static>, content_type = "application/problem+json",
             description = "`mailbox_full`: 1,000 wait for every member; nothing was sent")))]
 pub async fn send_to_group(
@@ -250,10 +249,7 @@ pub async fn broadcast(
 pub(crate) async fn post(app: &App, draft: Draft) -> Result<Response, Problem> {
     let to_group = matches!(draft.to, To::Group(_));
     let posted = app.mail.post(&draft).await?;
-    if posted.delivered == 0 && posted.refused == 0 {
-        return Err(Problem::missing("group_not_found", "this group has no members"));
-    }
-    if posted.delivered == 0 {
+    if !posted.is_sent() {
         let detail = format!("{WAITING_MAX} messages wait already; nothing was sent");
         let full = Problem::new(StatusCode::TOO_MANY_REQUESTS, "mailbox_full", detail);
         return Err(full.retry_after(MAILBOX_RETRY));
