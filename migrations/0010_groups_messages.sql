@@ -1,5 +1,7 @@
 -- Groups, and what people and systems send each other. No part of the log: who belongs to a group
 -- is what a service says of it now, and a message is gone once everybody has it.
+-- Whoever erases a person finds all of it by number: membership.user_no, message.sender_no (a
+-- message takes its deliveries with it), delivery.receiver_no, mailbox.receiver_no.
 
 -- Who belongs to which group. A group exists by its members; it has no row of its own.
 create table membership (
@@ -161,20 +163,26 @@ begin
     return v_count;
 end $$;
 
--- Forgets up to so many messages whose time is over; how many it were. Whoever is being
--- acknowledged just now is left for the next time.
+-- Forgets what is over its time: at most so many messages and as many deliveries, since their
+-- mailboxes stay locked until the commit, and whoever sends to one of them keeps everybody
+-- waiting. True: there may be more. Whoever is being acknowledged is left for the next time.
 create function forget_messages(p_limit integer)
-returns integer language plpgsql volatile security definer set search_path from current
+returns boolean language plpgsql volatile security definer set search_path from current
 set enable_seqscan = off
 as $$
 declare
+    v_old   uuid[];
     v_count integer;
 begin
-    delete from message where message_id in (
-        select message_id from message where keep_until <= log_clock()
-         order by keep_until limit p_limit for update skip locked);
+    v_old := array(select message_id from message where keep_until <= log_clock()
+        order by keep_until limit p_limit for update skip locked);
+    delete from delivery where delivery_no in (
+        select delivery_no from delivery where message_id = any(v_old) limit p_limit);
     get diagnostics v_count = row_count;
-    return v_count;
+    if v_count < p_limit then
+        delete from message where message_id = any(v_old);
+    end if;
+    return v_count = p_limit or cardinality(v_old) = p_limit;
 end $$;
 
 -- Joins a group. `refusal`: group_full, too_many_groups. Repeated, it answers the same.

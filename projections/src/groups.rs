@@ -66,7 +66,7 @@ impl<T> Kept<T> {
 pub struct Groups {
     pool: PgPool,
     members: DashMap<GroupName, Kept<Arc<HashSet<UserNo>>>>,
-    groups: DashMap<UserNo, Kept<Arc<[GroupName]>>>,
+    of_users: DashMap<UserNo, Kept<Arc<[GroupName]>>>,
 }
 
 impl std::fmt::Debug for Groups {
@@ -78,7 +78,7 @@ impl std::fmt::Debug for Groups {
 impl Groups {
     /// Nothing known yet.
     pub fn new(pool: PgPool) -> Self {
-        Self { pool, members: DashMap::new(), groups: DashMap::new() }
+        Self { pool, members: DashMap::new(), of_users: DashMap::new() }
     }
 
     /// Makes somebody a member. Repeated, it answers the same.
@@ -127,7 +127,7 @@ impl Groups {
 
     /// The groups of which a user is a stored member, at most [`STALE_AFTER`] old.
     pub async fn groups_of(&self, user: UserNo) -> Result<Arc<[GroupName]>, Error> {
-        let kept = self.groups.get(&user).filter(|kept| kept.is_fresh());
+        let kept = self.of_users.get(&user).filter(|kept| kept.is_fresh());
         if let Some(value) = kept.map(|kept| Arc::clone(&kept.value)) {
             return Ok(value);
         }
@@ -135,10 +135,11 @@ impl Groups {
         let statement = "select group_name from membership where user_no = $1 order by group_name";
         let names: Vec<String> =
             sqlx::query_scalar(statement).bind(user.0).fetch_all(&self.pool).await?;
-        let names: Result<Arc<[GroupName]>, Error> = names.into_iter().map(parsed).collect();
+        let names: Result<Arc<[GroupName]>, Error> =
+            names.iter().map(|name| parsed(name)).collect();
         let value = names?;
-        make_room(&self.groups);
-        self.groups.insert(user, Kept { asked, value: Arc::clone(&value) });
+        make_room(&self.of_users);
+        self.of_users.insert(user, Kept { asked, value: Arc::clone(&value) });
         Ok(value)
     }
 
@@ -188,11 +189,11 @@ impl Groups {
 
     fn forget(&self, group: &GroupName, user: UserNo) {
         self.members.remove(group);
-        self.groups.remove(&user);
+        self.of_users.remove(&user);
     }
 }
 
-fn parsed(name: String) -> Result<GroupName, Error> {
+fn parsed(name: &str) -> Result<GroupName, Error> {
     name.parse().map_err(|_| Error::Undecodable("the name of a group".to_owned()))
 }
 

@@ -25,7 +25,7 @@ pub const LIVE_KEPT_FOR: Duration = Duration::from_hours(1);
 pub const TEXT_BYTES_MAX: usize = 16 * 1024;
 /// Longest title, in characters.
 pub const TITLE_LENGTH_MAX: usize = 256;
-/// Messages forgotten by one statement.
+/// Messages, and deliveries, forgotten by one statement.
 const FORGOTTEN_AT_ONCE: i32 = 1_000;
 /// Where nodes tell each other that there is mail.
 pub(crate) const CHANNEL: &str = "rollcall_mail";
@@ -270,11 +270,11 @@ pub(crate) async fn tell(pool: &PgPool) -> Result<(), Error> {
 /// Forgets those whose time is over.
 pub async fn forget_old(pool: &PgPool) -> Result<(), Error> {
     loop {
-        let forgotten: i32 = sqlx::query_scalar("select forget_messages($1)")
+        let more: bool = sqlx::query_scalar("select forget_messages($1)")
             .bind(FORGOTTEN_AT_ONCE)
             .fetch_one(pool)
             .await?;
-        if forgotten < FORGOTTEN_AT_ONCE {
+        if !more {
             return Ok(());
         }
     }

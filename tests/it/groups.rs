@@ -67,13 +67,13 @@ async fn only_services_change_members_and_names_have_a_shape() {
 #[tokio::test]
 async fn the_bounds_of_groups_hold_also_when_many_join_at_once() {
     let world = World::with_nodes(2).await;
-    let fill = "insert into membership select 'full', n + 1000000, now() from
+    let crowd = "insert into membership select 'full', n + 1000000, now() from
             generate_series(1, $1) n
         union all select 'g' || n, user_no, now() from account, generate_series(1, $2) n
          where user_id = 'busy'";
     join(&world, "g1", "busy").await;
     world.service().delete("/v1/groups/g1/members/busy").await.expect(200);
-    sqlx::query(fill)
+    sqlx::query(crowd)
         .bind(MEMBERS_MAX as i32 - 1)
         .bind(GROUPS_OF_USER_MAX as i32 - 1)
         .execute(&world.pool)

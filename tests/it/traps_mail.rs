@@ -58,7 +58,7 @@ async fn the_server_changes_mail_and_members_by_its_functions_alone() {
     for statement in [
         "insert into membership values ('g', 1, now())",
         "update membership set user_no = 1",
-        "insert into message values (gen_random_uuid(), 'message', 1, null, null, 'x', now(), now())",
+        "insert into message (message_id) values (gen_random_uuid())",
         "update message set body = 'y'",
         "delete from message",
         "insert into delivery values (1, gen_random_uuid(), 1)",
@@ -134,5 +134,27 @@ async fn a_mailman_who_was_cut_off_goes_on_where_he_was() {
     for body in ["one", "two"] {
         assert_eq!(inbox.next().await.unwrap().message.body, body);
     }
+    lab.finish().await;
+}
+
+#[tokio::test]
+async fn old_mail_of_a_large_group_is_forgotten_in_small_steps() {
+    let lab = Lab::start().await;
+    lab.run("insert into membership select 'team', n, now() from generate_series(1, 2500) n").await;
+    for _ in 0..2 {
+        messages::post(&lab.pool, &draft(To::Group("team".parse().unwrap()), "x")).await.unwrap();
+    }
+    tests::clock::shift(&lab.pool, messages::KEPT_FOR).await;
+    let (mut steps, mut left) = (0, lab.number("select count(*) from delivery").await);
+    assert_eq!(left, 5_002);
+    while lab.number("select forget_messages(1000)::integer::bigint").await == 1 {
+        let now = lab.number("select count(*) from delivery").await;
+        assert_eq!(left - now, 1_000);
+        (steps, left) = (steps + 1, now);
+    }
+    assert_eq!(steps, 5);
+    let rest = "select (select count(*) from message) + (select count(*) from delivery)
+        + (select sum(waiting)::bigint from mailbox)";
+    assert_eq!(lab.number(rest).await, 0);
     lab.finish().await;
 }

@@ -173,7 +173,8 @@ pub async fn notify(
     let title = title(Some(request.title))?;
     let body = text("message", request.message)?;
     let to = To::Notified(app.known_user(&request.user_id).await?);
-    post(&app, Draft { to, sender: None, title, body }).await
+    let posted = post(&app, Draft { to, sender: None, title, body }).await?;
+    Ok(accepted(posted))
 }
 
 /// Sends a message from one user to another. Kept until acknowledged, at most 7 days. What one
@@ -196,7 +197,8 @@ pub async fn send(
     let body = text("body", request.body)?;
     let to = To::Person(app.known_user(&request.to).await?);
     let sender = Some(app.realm.names().number(&request.from).await?);
-    post(&app, Draft { to, sender, title: None, body }).await
+    let posted = post(&app, Draft { to, sender, title: None, body }).await?;
+    Ok(accepted(posted))
 }
 
 /// Sends a message to the members of a group, the sender too where it is one: for its other
@@ -222,7 +224,8 @@ pub async fn send_to_group(
         Some(from) => Some(app.realm.names().number(from).await?),
         None => None,
     };
-    post(&app, Draft { to: To::Group(group), sender, title: None, body }).await
+    let posted = post(&app, Draft { to: To::Group(group), sender, title: None, body }).await?;
+    Ok(accepted(posted))
 }
 
 /// Sends to everybody who is live now, over a socket, on any node. Kept for nobody: who is away, or
@@ -242,11 +245,17 @@ pub async fn broadcast(
     let title = title(request.title)?;
     let body = text("body", request.body)?;
     let sender = Some(app.actor(&caller).await?);
-    post(&app, Draft { to: To::Everybody, sender, title, body }).await
+    let posted = post(&app, Draft { to: To::Everybody, sender, title, body }).await?;
+    Ok(accepted(posted))
 }
 
-/// Sends, and says what became of it. Sockets send through it, too.
-pub(crate) async fn post(app: &App, draft: Draft) -> Result<Response, Problem> {
+fn accepted(posted: PostedBody) -> Response {
+    (StatusCode::ACCEPTED, no_store(Json(posted))).into_response()
+}
+
+/// Sends, and says what became of it; 429 `mailbox_full`. Sockets send through it, too, once they
+/// know that the sender may see the receiver.
+pub(crate) async fn post(app: &App, draft: Draft) -> Result<PostedBody, Problem> {
     let to_group = matches!(draft.to, To::Group(_));
     let posted = app.mail.post(&draft).await?;
     if !posted.is_sent() {
@@ -254,13 +263,12 @@ pub(crate) async fn post(app: &App, draft: Draft) -> Result<Response, Problem> {
         let full = Problem::new(StatusCode::TOO_MANY_REQUESTS, "mailbox_full", detail);
         return Err(full.retry_after(MAILBOX_RETRY));
     }
-    let answer = PostedBody {
+    Ok(PostedBody {
         id: posted.id,
         position: app.realm.position(),
         delivered: to_group.then_some(posted.delivered),
         refused: to_group.then_some(posted.refused),
-    };
-    Ok((StatusCode::ACCEPTED, no_store(Json(answer))).into_response())
+    })
 }
 
 /// The text of a message: 422 `invalid_text` where it is empty or too long.
