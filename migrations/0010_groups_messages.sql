@@ -1,7 +1,8 @@
 -- Groups, and what people and systems send each other. No part of the log: who belongs to a group
 -- is what a service says of it now, and a message is gone once everybody has it.
 -- Whoever erases a person finds all of it by number: membership.user_no, message.sender_no (a
--- message takes its deliveries with it), delivery.receiver_no, mailbox.receiver_no.
+-- message takes its deliveries with it), delivery.receiver_no, mailbox.receiver_no; what changed
+-- of memberships is forgotten after an hour.
 
 -- Who belongs to which group. A group exists by its members; it has no row of its own.
 create table membership (
@@ -12,6 +13,19 @@ create table membership (
     primary key (group_name, user_no)
 );
 create index membership_user_no on membership (user_no, group_name);
+
+-- What changed of it, kept for an hour: nodes keep sets of members in memory, and hear here which
+-- of them to read again. Numbered like deliveries, under a lock held to the commit.
+create sequence membership_change_number as bigint minvalue 1 cache 1;
+create table membership_change (
+    change_no  bigint primary key,
+    group_name text not null,
+    user_no    bigint not null,
+    changed_at timestamptz not null
+);
+create function membership_lock_key() returns bigint
+language sql stable set search_path from current as
+    $$ select (x'7267'::bigint << 32) | current_schema()::regnamespace::oid::bigint $$;
 
 -- Stored names are for ever.
 create type message_kind as enum ('message', 'notification', 'broadcast', 'group');
@@ -174,6 +188,9 @@ declare
     v_old   uuid[];
     v_count integer;
 begin
+    delete from membership_change where change_no in (
+            select change_no from membership_change order by change_no limit p_limit)
+       and changed_at < log_clock() - interval '1 hour';
     v_old := array(select message_id from message where keep_until <= log_clock()
         order by keep_until limit p_limit for update skip locked);
     delete from delivery where delivery_no in (
@@ -194,11 +211,8 @@ set plan_cache_mode = force_generic_plan
 as $$
 #variable_conflict use_column
 begin
-    -- Counts hold only where others who count the same wait. Always the group's lock first.
-    perform pg_advisory_xact_lock(
-        hashtextextended('members of ' || current_schema() || ' ' || p_group, 0));
-    perform pg_advisory_xact_lock(
-        hashtextextended('groups of ' || current_schema() || ' ' || p_user, 0));
+    -- Counts hold only where whoever else joins waits; so does the order of the changes.
+    perform pg_advisory_xact_lock(membership_lock_key());
     select m.joined_at into joined_at from membership m
      where m.group_name = p_group and m.user_no = p_user;
     if found then
@@ -212,14 +226,33 @@ begin
         joined_at := log_clock();
         insert into membership (group_name, user_no, joined_at)
         values (p_group, p_user, joined_at);
+        insert into membership_change (change_no, group_name, user_no, changed_at)
+        values (nextval('membership_change_number'), p_group, p_user, joined_at);
     end if;
+end $$;
+
+-- Leaves a group. False: there was no such member.
+create function leave_group(p_group text, p_user bigint)
+returns boolean language plpgsql volatile security definer set search_path from current
+set enable_seqscan = off
+set plan_cache_mode = force_generic_plan
+as $$
+begin
+    perform pg_advisory_xact_lock(membership_lock_key());
+    delete from membership where group_name = p_group and user_no = p_user;
+    if not found then
+        return false;
+    end if;
+    insert into membership_change (change_no, group_name, user_no, changed_at)
+    values (nextval('membership_change_number'), p_group, p_user, log_clock());
+    return true;
 end $$;
 
 -- Auditors see who could see whom; what people wrote to each other is nobody's but theirs.
 grant select on membership to rollcall_api, rollcall_auditor;
-grant delete on membership to rollcall_api;
-grant select on message, delivery, mailbox to rollcall_api;
-revoke all on function post_message, acknowledge_messages, forget_messages, join_group from public;
+grant select on membership_change, message, delivery, mailbox to rollcall_api;
+revoke all on function post_message, acknowledge_messages, forget_messages, join_group,
+    leave_group from public;
 revoke all on function count_gone_deliveries, drop_gone_messages from public;
 grant execute on function post_message, acknowledge_messages, forget_messages, join_group,
-    mail_lock_key to rollcall_api;
+    leave_group, mail_lock_key, membership_lock_key to rollcall_api;

@@ -19,7 +19,7 @@ const SEE_ALL: &[Role] = &[Role::Service, Role::Auditor, Role::Admin, Role::Anal
 const SEE_GROUPS: &[Role] = &[Role::Service, Role::Auditor, Role::Admin];
 
 /// What one caller may see. Made for one request; whoever lives longer makes it anew each second,
-/// which costs no query while nothing changes within that second.
+/// which costs a query only where the caller's groups have changed.
 #[derive(Debug, Clone)]
 pub struct Viewer {
     user_id: UserId,

@@ -58,6 +58,8 @@ async fn the_server_changes_mail_and_members_by_its_functions_alone() {
     for statement in [
         "insert into membership values ('g', 1, now())",
         "update membership set user_no = 1",
+        "delete from membership",
+        "delete from membership_change",
         "insert into message (message_id) values (gen_random_uuid())",
         "update message set body = 'y'",
         "delete from message",
