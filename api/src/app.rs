@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use axum::extract::FromRef;
 use domain::{Audience, UserId, UserNo};
+use projections::groups::Groups;
+use projections::mailman::Mailman;
 use projections::realm::{Consistency, Seen};
 use projections::{Error, Realm};
 use serde::Deserialize;
@@ -22,6 +24,10 @@ pub const ENTITLED: &[Role] = &[Role::Service, Role::Auditor, Role::Admin];
 pub struct App {
     /// The log and the present.
     pub realm: Arc<Realm>,
+    /// Who belongs to which group.
+    pub groups: Arc<Groups>,
+    /// What is sent to users.
+    pub mail: Arc<Mailman>,
     /// Tokens and rate limits.
     pub auth: Arc<Auth>,
     /// The process' metrics.
@@ -35,7 +41,7 @@ impl FromRef<App> for Arc<Auth> {
 }
 
 impl App {
-    /// What this caller may see of that user.
+    /// What this caller may see of a user whom it acts for; of others [`Self::viewer`] knows.
     pub fn audience(caller: &Caller, user: &UserId) -> Audience {
         if caller.is(user) || caller.has_any(ENTITLED) {
             Audience::Entitled
@@ -62,9 +68,10 @@ impl App {
         user: UserNo,
         consistency: Consistency,
     ) -> Result<StatusBody, Problem> {
-        let look = |seen: Seen<'_>| StatusBody::of(seen, Self::audience(caller, seen.user_id));
+        let viewer = self.viewer(caller).await?;
+        let look = |seen: Seen<'_>| viewer.status(seen);
         let mut found = self.realm.look(&[user], consistency, look).await?;
-        found.pop().flatten().ok_or_else(Problem::user_not_found)
+        found.pop().flatten().flatten().ok_or_else(Problem::user_not_found)
     }
 
     /// Waits for a position that a client has seen elsewhere. From then on only the database knows

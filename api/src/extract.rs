@@ -188,7 +188,7 @@ pub async fn next_chunk(body: &mut Body) -> Result<Option<Bytes>, Problem> {
 }
 
 /// Reads a JSON text: 400 `malformed_json`, `unknown_field`, `missing_field`, `invalid_field`; 422
-/// `invalid_value`, `invalid_user_id`, `nul_character`.
+/// `invalid_value`, `invalid_user_id`, `invalid_group`, `nul_character`.
 pub fn parse_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
     use serde_json::error::Category;
     let value = serde_json::from_slice(bytes).map_err(|error| match error.classify() {
@@ -270,6 +270,8 @@ fn from_serde(said: &str, codes: &Codes) -> Problem {
         Problem::bad_request(codes.missing, detail)
     } else if says("a user_id is ") {
         Problem::rule("invalid_user_id", detail)
+    } else if says("a group is ") {
+        Problem::rule("invalid_group", detail)
     } else if says("invalid value: ") || says("unknown variant `") || says("invalid length ") {
         Problem::rule("invalid_value", detail)
     } else {

@@ -5,8 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use domain::Policy;
+use projections::groups::Groups;
+use projections::mailman::Mailman;
 use projections::realm::RealmOptions;
-use projections::{Realm, leaves};
+use projections::{Realm, leaves, messages};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -48,6 +50,8 @@ pub struct Node {
     pub address: SocketAddr,
     /// Its part of the realm.
     pub realm: Arc<Realm>,
+    /// Its mailman.
+    pub mail: Arc<Mailman>,
     stop: CancellationToken,
     serving: JoinHandle<()>,
     background: Vec<JoinHandle<()>>,
@@ -86,18 +90,27 @@ impl Node {
         .await?;
         let realm = Arc::new(realm);
         let metrics = telemetry::install_metrics();
-        let app = App { realm: Arc::clone(&realm), auth: Arc::clone(&auth), metrics };
+        let groups = Arc::new(Groups::new(realm.pool().clone()));
+        let mail = Arc::new(Mailman::new(realm.pool().clone()).await?);
+        let app = App {
+            realm: Arc::clone(&realm),
+            groups,
+            mail: Arc::clone(&mail),
+            auth: Arc::clone(&auth),
+            metrics,
+        };
         let stop = CancellationToken::new();
         let sweeper = Sweeper::new(Arc::clone(&realm));
         let background = vec![
             tokio::spawn(sweeper.run(stop.clone())),
+            tokio::spawn(Arc::clone(&mail).run(realm.database().clone(), stop.clone())),
             tokio::spawn(upkeep(Arc::clone(&realm), stop.clone())),
             tokio::spawn(tidy(app.clone(), stop.clone())),
         ];
         let router = routes::router(app, &settings.edge);
         let (limits, stopping) = (settings.server, stop.clone());
         let serving = tokio::spawn(async move { serve(listener, router, &limits, stopping).await });
-        Ok(Self { address, realm, stop, serving, background })
+        Ok(Self { address, realm, mail, stop, serving, background })
     }
 
     /// Answers what was accepted, then leaves the realm.
@@ -122,6 +135,9 @@ async fn upkeep(realm: Arc<Realm>, stop: CancellationToken) {
         }
         if let Err(error) = realm.forget_old().await {
             tracing::warn!(%error, "forgetting what is kept only for a while");
+        }
+        if let Err(error) = messages::forget_old(realm.pool()).await {
+            tracing::warn!(%error, "forgetting messages");
         }
         tokio::select! {
             () = stop.cancelled() => return,

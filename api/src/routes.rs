@@ -13,6 +13,7 @@ use utoipa_axum::routes;
 
 use crate::app::App;
 use crate::layers::{self, EdgeSettings};
+use crate::live::{groups, messages};
 use crate::ops::{self, views};
 use crate::presence::{
     bulk, claims, explain, guards, heartbeat, history, policy, sessions, spans, status,
@@ -58,6 +59,13 @@ fn described() -> OpenApiRouter<App> {
         .routes(routes!(guards::guards))
         .routes(routes!(policy::get, policy::put))
         .routes(routes!(spans::history))
+        .routes(routes!(groups::join, groups::leave))
+        .routes(routes!(groups::status))
+        .routes(routes!(messages::notify))
+        .routes(routes!(messages::send, messages::waiting))
+        .routes(routes!(messages::acknowledge))
+        .routes(routes!(messages::send_to_group))
+        .routes(routes!(messages::broadcast))
         .routes(routes!(history::transitions))
         .routes(routes!(history::log))
         .routes(routes!(import::http::import))

@@ -4,7 +4,7 @@
 //! so is every identifier; the same events always fold to the same [`Presence`].
 //!
 //! In reading order:
-//! - [`ids`]: users, sessions, positions
+//! - [`ids`]: users, groups, sessions, positions
 //! - [`status`]: the five statuses and who may claim one
 //! - [`silence`]: when a lease ends, given the stretches in which nobody was listening
 //! - [`policy`]: intervals and thresholds, and which of them are refused
@@ -34,7 +34,7 @@ pub mod status;
 pub use command::{Command, Outcome, Refusal};
 pub use decide::{Context, Decision};
 pub use event::{Body, Event, Reason, Recorded, When};
-pub use ids::{Position, SessionId, UserId, UserNo};
+pub use ids::{GroupName, Position, SessionId, UserId, UserNo};
 pub use policy::Policy;
 pub use presence::{Claim, Presence, Session};
 pub use shown::{Audience, Shown};

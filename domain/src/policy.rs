@@ -115,9 +115,6 @@ pub enum PolicyRefusal {
     /// An interval that no one can mean.
     #[error("{0} is out of range: 100 ms (interactions: 1 s) to 7 days")]
     OutOfRange(&'static str),
-    /// Nobody keeps the members of groups yet.
-    #[error("visibility groups is not available yet")]
-    GroupsUnavailable,
     /// Retention that no one can mean.
     #[error("heartbeat_retention_days must be between 1 and 3650")]
     RetentionOutOfRange,
@@ -148,10 +145,6 @@ impl Policy {
         }
         if self.interaction_lease_ms <= self.interaction_away_after_ms {
             return Err(PolicyRefusal::InteractionLeaseTooShort);
-        }
-        // Accepted, it would promise what nothing enforces.
-        if self.visibility == Visibility::Groups {
-            return Err(PolicyRefusal::GroupsUnavailable);
         }
         if !(1..=3650).contains(&self.heartbeat_retention_days) {
             return Err(PolicyRefusal::RetentionOutOfRange);

@@ -4,7 +4,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use sqlx::migrate::Migrator;
-use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sqlx::postgres::{PgConnectOptions, PgListener, PgPoolOptions};
 use sqlx::{ConnectOptions, Connection, Executor, PgConnection, PgPool, Row};
 
 use crate::Error;
@@ -62,6 +62,15 @@ impl Database {
                 })
             })
             .connect_lazy_with(self.options.clone())
+    }
+
+    /// Hears what nodes tell each other, over a connection of its own.
+    pub(crate) async fn listener(&self, channel: &str) -> Result<PgListener, Error> {
+        let options = self.options.clone();
+        let pool = PgPoolOptions::new().max_connections(1).connect_with(options).await?;
+        let mut listener = PgListener::connect_with(&pool).await?;
+        listener.listen(channel).await?;
+        Ok(listener)
     }
 
     /// Brings the schema up to date. Safe to run by several nodes at once.

@@ -18,6 +18,8 @@
 //! - [`follow`]: what follows the log; [`views`]: the SQL of each view
 //! - [`due`]: what the sweeper looks for; [`leaves`]: partitions of the log
 //! - [`revocation`]: tokens no longer believed
+//! - [`groups`]: who belongs to which; [`messages`]: what is sent and waits; [`mailman`]: hands it
+//!   to whoever is live on this node
 
 pub mod appender;
 pub mod batch;
@@ -27,9 +29,12 @@ pub mod db;
 pub mod due;
 pub mod error;
 pub mod follow;
+pub mod groups;
 pub mod history;
 pub mod leaves;
 pub mod load;
+pub mod mailman;
+pub mod messages;
 pub mod names;
 pub mod policy;
 pub mod queue;

@@ -21,6 +21,15 @@ pub fn token(user_id: &str, roles: &[Role]) -> String {
     signer.mint(&user_id.parse().unwrap(), roles.iter().copied(), TOKEN_TTL).unwrap()
 }
 
+/// A token of a user whom its issuer has in these groups.
+pub fn token_in(user_id: &str, groups: &[&str]) -> String {
+    let now = chrono::Utc::now().timestamp();
+    let claims = serde_json::json!({ "iss": ISSUER_DEFAULT, "aud": ISSUER_DEFAULT, "sub": user_id,
+        "roles": ["user"], "groups": groups, "exp": now + TOKEN_TTL.as_secs() as i64 });
+    let key = jsonwebtoken::EncodingKey::from_secret(SECRET.as_bytes());
+    jsonwebtoken::encode(&jsonwebtoken::Header::default(), &claims, &key).unwrap()
+}
+
 /// What clients of one test share: it belongs to that test's runtime.
 pub fn http() -> reqwest::Client {
     api::auth::install_tls();

@@ -10,6 +10,7 @@ use api::limits::RateLimits;
 use api::node::{Node, NodeSettings};
 use api::serve::ServerLimits;
 use projections::Realm;
+use projections::mailman::Mailman;
 use tokio::net::TcpListener;
 
 use crate::world::Options;
@@ -51,6 +52,11 @@ impl TestNode {
     /// Its part of the realm.
     pub fn realm(&self) -> &Arc<Realm> {
         &self.node.realm
+    }
+
+    /// Its mailman.
+    pub fn mail(&self) -> &Arc<Mailman> {
+        &self.node.mail
     }
 
     /// Ends it cleanly.

@@ -6,14 +6,14 @@ use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use chrono::{DateTime, Utc};
-use domain::{Audience, Position, UserId, UserNo};
+use domain::{Position, UserId, UserNo};
 use projections::realm::{Consistency, Seen};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use super::as_of::{self, Moment};
 use super::status::no_store;
-use crate::app::{App, ENTITLED, ReadQuery};
+use crate::app::{App, ReadQuery};
 use crate::auth::{Caller, Role};
 use crate::extract::{Json, JsonUpTo, NoQuery, Query};
 use crate::limits::{LIST_LIMIT_DEFAULT, LIST_LIMIT_MAX, QUERY_BYTES_MAX, USERS_MAX};
@@ -50,7 +50,7 @@ pub struct ManyQuery {
 #[derive(Debug, Serialize, ToSchema)]
 pub struct ManyBody {
     items: Vec<StatusBody>,
-    /// Those never seen.
+    /// Those never seen, or not to be seen by the caller.
     #[schema(value_type = Vec<String>)]
     unknown: Vec<UserId>,
     position: Position,
@@ -148,12 +148,13 @@ async fn by_name<'a>(
     let numbers = app.realm.names().find_all(&users).await?;
     // A number that nobody has: looked up like the others, and found nowhere.
     let numbers: Vec<UserNo> = numbers.into_iter().map(Option::unwrap_or_default).collect();
-    let look = |seen: Seen<'_>| StatusBody::of(seen, App::audience(caller, seen.user_id));
+    let viewer = app.viewer(caller).await?;
+    let look = |seen: Seen<'_>| viewer.status(seen);
     let found = app.realm.look(&numbers, consistency, look).await?;
     let mut items = Vec::with_capacity(users.len());
     let mut unknown = Vec::new();
     for (user, status) in users.into_iter().zip(found) {
-        match status {
+        match status.flatten() {
             Some(status) => items.push(status),
             None => unknown.push(user),
         }
@@ -206,13 +207,13 @@ async fn list(app: &App, caller: &Caller, query: &ManyQuery) -> Result<Response,
     app.realm.refresh_doubtful().await?;
     let wanted: Option<domain::Status> = query.status.map(domain::Status::from);
     let mut found: Vec<StatusBody> = Vec::new();
+    let viewer = app.viewer(caller).await?;
     app.realm.each(|seen| {
-        let audience = App::audience(caller, seen.user_id);
-        let status = shown_status(seen, audience);
+        let Some(status) = viewer.listed(seen) else { return };
         if wanted.is_none_or(|wanted| wanted == status)
             && after.as_ref().is_none_or(|after| seen.user_id > after)
         {
-            found.push(StatusBody::of(seen, audience));
+            found.extend(viewer.status(seen));
         }
     });
     found.sort_unstable_by(|a, b| a.user_id.cmp(&b.user_id));
@@ -232,13 +233,6 @@ pub(crate) fn page_limit(limit: Option<u32>) -> Result<usize, Problem> {
     Ok(limit as usize)
 }
 
-fn shown_status(seen: Seen<'_>, audience: Audience) -> domain::Status {
-    match audience {
-        Audience::Entitled => seen.state.status,
-        Audience::Others => seen.state.shown_status(),
-    }
-}
-
 /// How many users are shown how.
 #[derive(Debug, Default, Serialize, ToSchema)]
 pub struct CountsBody {
@@ -247,6 +241,18 @@ pub struct CountsBody {
     busy: usize,
     dnd: usize,
     offline: usize,
+}
+
+impl CountsBody {
+    pub(crate) fn add(&mut self, status: domain::Status) {
+        match status {
+            domain::Status::Online => self.online += 1,
+            domain::Status::Away => self.away += 1,
+            domain::Status::Busy => self.busy += 1,
+            domain::Status::Dnd => self.dnd += 1,
+            domain::Status::Offline => self.offline += 1,
+        }
+    }
 }
 
 /// Counts by status.
@@ -259,7 +265,7 @@ pub struct SummaryBody {
     server_time: Instant,
 }
 
-/// Counts users by status, and live sessions.
+/// Counts users by status, and live sessions: of those whom the caller may see.
 #[utoipa::path(get, path = "/v1/status/summary", tag = "Presence", params(ReadQuery),
     operation_id = "count_statuses",
     responses((status = 200, body = SummaryBody)))]
@@ -270,19 +276,12 @@ pub async fn summary(
 ) -> Result<Response, Problem> {
     app.at_least(query.min_position).await?;
     app.realm.refresh_doubtful().await?;
-    let audience = if caller.has_any(ENTITLED) { Audience::Entitled } else { Audience::Others };
+    let viewer = app.viewer(&caller).await?;
     let mut counts = CountsBody::default();
     let mut live_sessions = 0;
     app.realm.each(|seen| {
-        // The caller's own invisibility is counted as others see it: a count is nobody's own.
-        let status = shown_status(seen, audience);
-        match status {
-            domain::Status::Online => counts.online += 1,
-            domain::Status::Away => counts.away += 1,
-            domain::Status::Busy => counts.busy += 1,
-            domain::Status::Dnd => counts.dnd += 1,
-            domain::Status::Offline => counts.offline += 1,
-        }
+        let Some(status) = viewer.counted(seen) else { return };
+        counts.add(status);
         if status != domain::Status::Offline {
             live_sessions += seen.state.sessions.len();
         }
