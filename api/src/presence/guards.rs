@@ -334,7 +334,8 @@ fn parse(request: GuardRequest) -> Result<Guard, Problem> {
     }
     let claim = request.claim.as_ref().map(parse_claim).transpose()?;
     let require = request.require.into_iter().map(domain::Status::from).collect();
-    Ok(Guard { action: request.action, require, claim, if_sequence: request.if_sequence })
+    let (action, if_sequence) = (request.action, request.if_sequence);
+    Ok(Guard { action, require, claim, if_sequence, overlook: None })
 }
 
 fn parse_claim(request: &GuardClaimRequest) -> Result<GuardClaim, Problem> {
