@@ -10,6 +10,7 @@ use serde::Deserialize;
 use utoipa::IntoParams;
 
 use crate::auth::{Auth, Caller, Role};
+use crate::compat::Compat;
 use crate::problem::Problem;
 use crate::shapes::StatusBody;
 use crate::telemetry::Metrics;
@@ -26,6 +27,8 @@ pub struct App {
     pub auth: Arc<Auth>,
     /// The process' metrics.
     pub metrics: Metrics,
+    /// What the adapters remember.
+    pub compat: Arc<Compat>,
 }
 
 impl FromRef<App> for Arc<Auth> {

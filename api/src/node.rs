@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::app::App;
 use crate::auth::{self, Auth, AuthSettings};
+use crate::compat::{Compat, CompatSettings};
 use crate::layers::EdgeSettings;
 use crate::limits::RateLimits;
 use crate::serve::{ServerLimits, serve};
@@ -39,6 +40,8 @@ pub struct NodeSettings {
     pub edge: EdgeSettings,
     /// What the listener lets in.
     pub server: ServerLimits,
+    /// Which replaced systems' clients are served.
+    pub compat: CompatSettings,
 }
 
 /// A running node.
@@ -62,6 +65,9 @@ pub enum NodeError {
     /// The keys of tokens.
     #[error(transparent)]
     Keys(#[from] auth::KeyError),
+    /// The way to the chat's login.
+    #[error("the chat's login: {0}")]
+    Login(#[from] reqwest::Error),
     /// The listener.
     #[error("the address cannot be listened on: {0}")]
     Listen(#[from] std::io::Error),
@@ -72,6 +78,7 @@ impl Node {
     pub async fn start(listener: TcpListener, settings: NodeSettings) -> Result<Self, NodeError> {
         let address = listener.local_addr()?;
         let auth = Arc::new(Auth::new(settings.auth, settings.rate).await?);
+        let compat = Arc::new(Compat::new(settings.compat)?);
         let revoked = Arc::clone(&auth);
         let realm = Realm::join(RealmOptions {
             url: settings.database_url,
@@ -86,7 +93,7 @@ impl Node {
         .await?;
         let realm = Arc::new(realm);
         let metrics = telemetry::install_metrics();
-        let app = App { realm: Arc::clone(&realm), auth: Arc::clone(&auth), metrics };
+        let app = App { realm: Arc::clone(&realm), auth, metrics, compat };
         let stop = CancellationToken::new();
         let sweeper = Sweeper::new(Arc::clone(&realm));
         let background = vec![
