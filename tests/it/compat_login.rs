@@ -56,17 +56,16 @@ async fn answer(headers: HeaderMap, body: Bytes) -> axum::response::Response {
     (StatusCode::CREATED, json, body.to_string()).into_response()
 }
 
+async fn login_service() -> String {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let url = format!("http://{}/login/", listener.local_addr().unwrap());
+    let router = Router::new().route("/login/", post(answer));
+    tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
+    url
+}
+
 async fn world_with_login(url: Option<String>) -> World {
-    let url = match url {
-        Some(url) => url,
-        None => {
-            let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
-            let url = format!("http://{}/login/", listener.local_addr().unwrap());
-            let router = Router::new().route("/login/", post(answer));
-            tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
-            url
-        }
-    };
+    let url = if let Some(url) = url { url } else { login_service().await };
     let chat_login_url = Some(url.parse().unwrap());
     let compat = CompatSettings { chat_login_url, ..CompatSettings::default() };
     World::with(Options { compat, ..Options::default() }).await

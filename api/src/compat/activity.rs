@@ -26,6 +26,8 @@ use crate::problem::Problem;
 const BEAT_EVERY: TimeDelta = TimeDelta::seconds(15);
 /// Sessions of one token and device after each other.
 const GENERATIONS_MAX: u32 = 1 << 20;
+/// Longest name of a token's bearer that is kept, in characters.
+const USERNAME_LENGTH_MAX: usize = 256;
 /// How often one request looks again where others were faster.
 const LOOKS_MAX: usize = 8;
 /// All names of sessions made here are version 5 UUIDs in this namespace.
@@ -241,6 +243,9 @@ impl<'a> Line<'a> {
     /// What is kept of the login, apart from the log.
     fn detail(&self) -> Option<Value> {
         let known = [("device_id", self.device.id), ("username", self.caller.username.as_deref())];
+        let short = |name: &&str| name.chars().count() <= USERNAME_LENGTH_MAX;
+        let username = self.caller.username.as_deref().filter(short);
+        let known = [("device_id", self.device.id), ("username", username)];
         let known =
             known.into_iter().filter_map(|(key, text)| Some((key.to_owned(), text?.into())));
         let detail: Map<String, Value> = known.collect();

@@ -122,7 +122,7 @@ impl Compat {
 
 /// The routes of these adapters and what describes them.
 pub(crate) fn parts(adapters: &Adapters) -> (Router<App>, Document) {
-    let mut router = Router::new();
+    let mut all = Router::new();
     let mut document = OpenApiRouter::<App>::new().into_openapi();
     for adapter in &adapters.0 {
         let (routes, shape) = match adapter {
@@ -133,9 +133,9 @@ pub(crate) fn parts(adapters: &Adapters) -> (Router<App>, Document) {
         let (routes, mut described) = routes.split_for_parts();
         shape::describe(&mut described, &shape);
         document.merge(described);
-        router = router.merge(shaped(routes, shape));
+        all = all.merge(shaped(routes, shape));
     }
-    (router, document)
+    (all, document)
 }
 
 fn shaped(routes: Router<App>, shape: Shape) -> Router<App> {

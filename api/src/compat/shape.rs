@@ -42,6 +42,8 @@ impl Shape {
     }
 }
 
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
+
 /// Tells a problem in the system's shape; every other answer stays as it is.
 pub(crate) async fn reshape(answer: Response, shape: Shape) -> Response {
     if answer.headers().get(header::CONTENT_TYPE) != Some(&PROBLEM_JSON) {
@@ -57,7 +59,6 @@ pub(crate) async fn reshape(answer: Response, shape: Shape) -> Response {
         parts.status = StatusCode::BAD_REQUEST;
     }
     parts.headers.remove(header::CONTENT_LENGTH);
-    const JSON: HeaderValue = HeaderValue::from_static("application/json");
     parts.headers.insert(header::CONTENT_TYPE, JSON);
     Response::from_parts(parts, Body::from(Value::Object((shape.tell)(said)).to_string()))
 }
