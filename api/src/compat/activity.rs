@@ -242,7 +242,6 @@ impl<'a> Line<'a> {
 
     /// What is kept of the login, apart from the log.
     fn detail(&self) -> Option<Value> {
-        let known = [("device_id", self.device.id), ("username", self.caller.username.as_deref())];
         let short = |name: &&str| name.chars().count() <= USERNAME_LENGTH_MAX;
         let username = self.caller.username.as_deref().filter(short);
         let known = [("device_id", self.device.id), ("username", username)];

@@ -1,7 +1,8 @@
 //! The chat: logins, heartbeats, and what its administrators see and set.
 //!
-//! Any request with a token is activity of its bearer. What the chat knows as `online` are `online`,
-//! `busy` and `dnd`. Administrators (and services) are told the truth about invisible users.
+//! Any request with a token is activity of its bearer. What the chat knows as `online` are
+//! `online`, `busy` and `dnd`. Administrators (and services) are told the truth about invisible
+//! users.
 
 use axum::extract::State;
 use axum::http::HeaderMap;

@@ -5,11 +5,12 @@
 //! repeated. Each is one guard, decided and recorded in one transaction.
 //!
 //! Which status counts: the planner knows nothing of `busy`, its default requirement is `online`.
-//! So the status is judged *beneath* all timers: who is online and has a timer running may pause and
-//! stop it, and start the next, as ever. Busy for another reason (one's own word, a call) is busy,
-//! and who is away or offline is told so, whatever timers run; a planner that wants to stop the
-//! timers of people who have left says so in `required_status`. The visible status is good enough,
-//! too: `required_status: "busy"` matches a running timer.
+//! So the status is judged *beneath* all timers: who is online and has a timer running may pause
+//! and stop it, and start the next, as ever. Busy for another reason (one's own word, a call) is
+//! busy, and who is away or offline is told so, whatever timers run, by `stop` too; a planner that
+//! wants to stop the timers of people who have left says so in `required_status`. The visible
+//! status is good enough, too: `required_status: "busy"` matches a running timer. Where the status
+//! beneath decided, the event in the trail has it as `beneath`.
 
 use axum::extract::State;
 use domain::command::{Expect, Guard, GuardClaim};

@@ -1,9 +1,9 @@
 //! Clients that call whenever the person does something, and ask how others are.
 //!
 //! A `PUT` is an interaction: it opens the device's session or keeps it up, and sets what it says.
-//! A `GET` is none. The session is interaction-driven: idle and over by themselves, after the
-//! policy's `interaction_away_after_ms` and `interaction_lease_ms`. What the user has set yields once
-//! idle, save `dnd`. This system has no `busy`: it goes out as `dnd`.
+//! A `GET` is none. The session is interaction-driven: idle and over by itself, after the policy's
+//! `interaction_away_after_ms` and `interaction_lease_ms`. What the user has set yields once idle,
+//! save `dnd`. This system has no `busy`: it goes out as `dnd`.
 
 use std::collections::BTreeMap;
 
