@@ -12,6 +12,7 @@ use serde::Deserialize;
 use utoipa::IntoParams;
 
 use crate::auth::{Auth, Caller, Role};
+use crate::compat::Compat;
 use crate::problem::Problem;
 use crate::shapes::StatusBody;
 use crate::telemetry::Metrics;
@@ -32,6 +33,8 @@ pub struct App {
     pub auth: Arc<Auth>,
     /// The process' metrics.
     pub metrics: Metrics,
+    /// What the adapters remember.
+    pub compat: Arc<Compat>,
 }
 
 impl FromRef<App> for Arc<Auth> {

@@ -13,6 +13,7 @@ use domain::UserId;
 
 use crate::auth::{AuthSettings, ISSUER_DEFAULT, Jwks, KeyError, KeySources, Role, Secret};
 use crate::auth::{load_or_make_secret, load_secret};
+use crate::compat::{Adapters, CompatSettings};
 use crate::layers::EdgeSettings;
 use crate::limits;
 use crate::serve::ServerLimits;
@@ -142,6 +143,18 @@ pub struct ServeArgs {
     #[arg(long, env = "ROLLCALL_ALLOW_ORIGIN", value_delimiter = ',', value_name = "ORIGIN",
         value_parser = origin)]
     pub allow_origin: Vec<HeaderValue>,
+    /// Replaced systems whose clients are served: planner, chat, polling; empty: none
+    #[arg(
+        long,
+        env = "ROLLCALL_COMPAT",
+        default_value = "planner,chat,polling",
+        value_name = "NAME,..."
+    )]
+    pub compat: Adapters,
+    /// Where logins of the chat are passed on to; without it they need a token of ours
+    #[arg(long, env = "ROLLCALL_CHAT_LOGIN_URL", hide_env_values = true, value_name = "URL",
+        value_parser = http_url)]
+    pub chat_login_url: Option<reqwest::Url>,
     /// The policy.
     #[command(flatten)]
     pub policy: PolicyArgs,
@@ -175,6 +188,12 @@ impl ServeArgs {
             request_time_max: Duration::from_millis(self.limits.request_timeout_ms),
             allow_origins: self.allow_origin.clone(),
         }
+    }
+
+    /// Which replaced systems' clients are served.
+    pub fn compat_settings(&self) -> CompatSettings {
+        let (adapters, chat_login_url) = (self.compat.clone(), self.chat_login_url.clone());
+        CompatSettings { adapters, chat_login_url }
     }
 
     /// What the listener lets in.
@@ -272,6 +291,14 @@ pub enum ImportFormat {
 #[allow(clippy::unnecessary_wraps)] // clap's shape of a parser.
 fn secret(text: &str) -> Result<Secret, std::convert::Infallible> {
     Ok(Secret(text.to_owned()))
+}
+
+fn http_url(text: &str) -> Result<reqwest::Url, String> {
+    match reqwest::Url::parse(text) {
+        Ok(url) if matches!(url.scheme(), "http" | "https") && url.has_host() => Ok(url),
+        Ok(_) => Err("an http or https URL is expected".to_owned()),
+        Err(error) => Err(error.to_string()),
+    }
 }
 
 fn origin(text: &str) -> Result<HeaderValue, String> {

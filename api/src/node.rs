@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::app::App;
 use crate::auth::{self, Auth, AuthSettings};
+use crate::compat::{Compat, CompatSettings};
 use crate::layers::EdgeSettings;
 use crate::limits::RateLimits;
 use crate::serve::{ServerLimits, serve};
@@ -41,6 +42,8 @@ pub struct NodeSettings {
     pub edge: EdgeSettings,
     /// What the listener lets in.
     pub server: ServerLimits,
+    /// Which replaced systems' clients are served.
+    pub compat: CompatSettings,
 }
 
 /// A running node.
@@ -66,6 +69,9 @@ pub enum NodeError {
     /// The keys of tokens.
     #[error(transparent)]
     Keys(#[from] auth::KeyError),
+    /// The way to the chat's login.
+    #[error("the chat's login: {0}")]
+    Login(#[from] reqwest::Error),
     /// The listener.
     #[error("the address cannot be listened on: {0}")]
     Listen(#[from] std::io::Error),
@@ -76,6 +82,7 @@ impl Node {
     pub async fn start(listener: TcpListener, settings: NodeSettings) -> Result<Self, NodeError> {
         let address = listener.local_addr()?;
         let auth = Arc::new(Auth::new(settings.auth, settings.rate).await?);
+        let compat = Arc::new(Compat::new(settings.compat)?);
         let revoked = Arc::clone(&auth);
         let realm = Realm::join(RealmOptions {
             url: settings.database_url,
@@ -96,8 +103,9 @@ impl Node {
             realm: Arc::clone(&realm),
             groups,
             mail: Arc::clone(&mail),
-            auth: Arc::clone(&auth),
+            auth,
             metrics,
+            compat,
         };
         let stop = CancellationToken::new();
         let sweeper = Sweeper::new(Arc::clone(&realm));

@@ -12,6 +12,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::app::App;
+use crate::compat::{self, Adapters};
 use crate::layers::{self, EdgeSettings};
 use crate::live::{groups, messages};
 use crate::ops::{self, views};
@@ -92,13 +93,16 @@ const ALWAYS: [(&str, &str); 5] = [
 ];
 
 /// The routes and their description, made complete.
-fn parts() -> (Router<App>, Document) {
+fn parts(adapters: &Adapters) -> (Router<App>, Document) {
     let (router, mut document) = described().split_for_parts();
+    let (adapted, adapted_document) = compat::parts(adapters);
+    let router = router.merge(adapted);
+    document.merge(adapted_document);
     document.paths.paths.values_mut().flat_map(operations).for_each(complete);
     (router, document)
 }
 
-fn operations(item: &mut PathItem) -> impl Iterator<Item = &mut Operation> {
+pub(crate) fn operations(item: &mut PathItem) -> impl Iterator<Item = &mut Operation> {
     let PathItem { get, put, post, delete, .. } = item;
     [get, put, post, delete].into_iter().flatten()
 }
@@ -128,14 +132,14 @@ fn complete(operation: &mut Operation) {
     }
 }
 
-/// The OpenAPI description of everything that is served.
+/// The OpenAPI description of everything that can be served.
 pub fn document() -> Document {
-    parts().1
+    parts(&Adapters::default()).1
 }
 
 /// Everything that is served, with the edge around it.
 pub fn router(app: App, edge: &EdgeSettings) -> Router {
-    let (router, document) = parts();
+    let (router, document) = parts(&app.compat.adapters);
     let docs = utoipa_swagger_ui::SwaggerUi::new("/docs")
         .config(utoipa_swagger_ui::Config::from("/openapi.json"));
     let router = router

@@ -102,6 +102,9 @@ pub struct Guard {
     pub claim: Option<GuardClaim>,
     /// Refused unless this is the user's sequence.
     pub if_sequence: Option<i64>,
+    /// Claims of sources that begin so are overlooked: the status without them allows, too. A
+    /// timer that makes its user busy must not stand in its own way.
+    pub overlook: Option<&'static str>,
 }
 
 /// The claim of a guard.

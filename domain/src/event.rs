@@ -177,6 +177,9 @@ pub enum Body {
         action: String,
         /// What was required.
         require: Vec<Status>,
+        /// The status without the claims that the guard overlooked, where that is another.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        beneath: Option<Status>,
     },
     /// A guard refused an action.
     #[serde(rename = "action_refused")]
@@ -187,6 +190,9 @@ pub enum Body {
         require: Vec<Status>,
         /// Why.
         code: GuardRefusal,
+        /// The status without the claims that the guard overlooked, where that is another.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        beneath: Option<Status>,
     },
     /// An auditor's note that an earlier event is not to be believed.
     #[serde(rename = "corrected")]

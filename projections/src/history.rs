@@ -262,6 +262,20 @@ pub async fn devices(
     Ok(rows)
 }
 
+/// What tokens last called these users, where a login said so. Opaque to the log: it is kept apart
+/// with that login's details, and goes with them.
+pub async fn usernames(pool: &PgPool, users: &[UserNo]) -> Result<Vec<(UserNo, String)>, Error> {
+    let rows: Vec<(i64, String)> = sqlx::query_as(
+        "select distinct on (user_no) user_no, detail ->> 'username' from detail
+          where user_no = any($1) and jsonb_typeof(detail -> 'username') = 'string'
+          order by user_no, position desc",
+    )
+    .bind(users.iter().map(|user| user.0).collect::<Vec<_>>())
+    .fetch_all(pool)
+    .await?;
+    Ok(rows.into_iter().map(|(user, name)| (UserNo(user), name)).collect())
+}
+
 /// The event that answered a guard's key, if it is at most a day old, and how many events the same
 /// command made after it.
 pub async fn guard_answer(

@@ -27,6 +27,12 @@ pub async fn revoke(pool: &PgPool, revocation: &Revocation) -> Result<(), Error>
     Ok(())
 }
 
+/// Whether a token is revoked, as the database has it at this moment.
+pub async fn contains(pool: &PgPool, key: &str) -> Result<bool, Error> {
+    let statement = "select exists (select from revocation where token_key = $1)";
+    Ok(sqlx::query_scalar(statement).bind(key).fetch_one(pool).await?)
+}
+
 /// Those revoked since that instant of the database's, and when this was read. The margin covers
 /// transactions that were slow to commit: reading one twice does no harm. However long a node was
 /// cut off, it asks from where it had come to.

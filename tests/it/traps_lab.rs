@@ -357,7 +357,13 @@ pub(crate) fn claim(status: Status) -> Command {
 /// "Is the user online?"
 pub(crate) fn guard() -> Command {
     let require = vec![Status::Online];
-    Command::Guard(Guard { action: "start".to_owned(), require, claim: None, if_sequence: None })
+    Command::Guard(Guard {
+        action: "start".to_owned(),
+        require,
+        claim: None,
+        if_sequence: None,
+        overlook: None,
+    })
 }
 
 /// A plain heartbeat that the server took in so long ago.

@@ -332,6 +332,7 @@ async fn what_holds_on_one_node_holds_on_every_node_within_a_second() {
         require: vec![Status::Offline],
         claim: None,
         if_sequence: None,
+        overlook: None,
     });
     let position = receipt(lab.nodes[0].execute(ana, &command, asked()).await).position;
     assert!(lab.nodes[1].reached(position).await);

@@ -44,6 +44,7 @@ impl TestNode {
             queue_max: options.queue_max,
             edge: EdgeSettings::default(),
             server: ServerLimits { drain_max: DRAIN_MAX, ..ServerLimits::default() },
+            compat: options.compat.clone(),
         };
         let node = Node::start(listener, settings).await.unwrap();
         Self { base_url: format!("http://{}", node.address), node }

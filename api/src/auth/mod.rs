@@ -233,7 +233,7 @@ impl std::fmt::Debug for Auth {
 
 /// The token of `Authorization: Bearer <token>`; the scheme's case does not matter (RFC 9110,
 /// 11.1).
-fn bearer(headers: &HeaderMap) -> Result<&str, Problem> {
+pub(crate) fn bearer(headers: &HeaderMap) -> Result<&str, Problem> {
     let mut values = headers.get_all(header::AUTHORIZATION).iter();
     let value = values.next().ok_or_else(Problem::unauthenticated)?;
     if values.next().is_some() {

@@ -42,6 +42,7 @@ pub(super) async fn serve(args: ServeArgs) -> Result<(), Failure> {
         queue_max: args.limits.queue_max as usize,
         edge: args.edge_settings(),
         server: args.server_limits(),
+        compat: args.compat_settings(),
     };
     let flags = &args.policy;
     let served = run(listener, settings, flags, embedded.as_ref(), &mut signals).await;

@@ -34,6 +34,23 @@ fn serving_needs_no_flag() {
 }
 
 #[test]
+fn the_replaced_systems_are_switched_one_by_one() {
+    use crate::compat::Adapter::{Chat, Planner, Polling};
+    assert_eq!(serve("rollcall serve").compat.0, [Planner, Chat, Polling]);
+    assert_eq!(serve("rollcall serve --compat polling,planner").compat.0, [Polling, Planner]);
+    assert_eq!(serve("rollcall serve --compat=").compat.0, []);
+    assert_eq!(serve("rollcall serve --compat chat,chat").compat.0, [Chat]);
+    for wrong in ["websocket", "planner,gopher"] {
+        assert!(parse(&format!("rollcall serve --compat {wrong}")).is_err());
+    }
+    let args = serve("rollcall serve --chat-login-url https://chat.example/login/");
+    assert_eq!(args.compat_settings().chat_login_url.unwrap().path(), "/login/");
+    for wrong in ["chat.example", "ftp://chat.example/", "unix:/x"] {
+        assert!(parse(&format!("rollcall serve --chat-login-url {wrong}")).is_err());
+    }
+}
+
+#[test]
 fn origins_come_in_a_list_and_have_no_path() {
     let args = serve("rollcall serve --allow-origin https://a.example,http://localhost:5173");
     assert_eq!(args.allow_origin, ["https://a.example", "http://localhost:5173"]);

@@ -225,11 +225,11 @@ fn one_of_many(user_id: String, answer: Result<Answer, Problem>) -> Result<Guard
 }
 
 /// What a guard decided.
-struct Answer {
-    verdict: Result<(), GuardRefusal>,
-    status: StatusName,
+pub(crate) struct Answer {
+    pub(crate) verdict: Result<(), GuardRefusal>,
+    pub(crate) status: StatusName,
     sequence: i64,
-    position: Position,
+    pub(crate) position: Position,
 }
 
 impl Answer {
@@ -270,12 +270,23 @@ async fn ask(
     asked: Asked,
 ) -> Result<Answer, Problem> {
     let key = request.key.clone();
-    let guard = parse(request)?;
+    decide(app, caller, user_id, parse(request)?, Asked { key, ..asked }).await
+}
+
+/// Asks a guard that is well-formed. Errors: 404; 422 where its key or claim breaks a rule.
+pub(crate) async fn decide(
+    app: &App,
+    caller: &Caller,
+    user_id: &UserId,
+    guard: Guard,
+    asked: Asked,
+) -> Result<Answer, Problem> {
+    let key = asked.key.clone();
     let question = (guard.action.clone(), guard.require.clone());
     let user = app.known_user(user_id).await?;
     app.status(caller, user, Consistency::Usual).await?; // 404 for a user never seen
     let actor = Some(app.actor(caller).await?);
-    let asked = Asked { actor, key: key.clone(), ..asked };
+    let asked = Asked { actor, ..asked };
     let receipt = match app.realm.execute(user, &Command::Guard(guard), asked).await? {
         Executed::KeyKnown => {
             let key = key.unwrap_or_default();
@@ -312,10 +323,18 @@ fn replayed(
     };
     Ok(Answer {
         verdict,
-        status: event.from_status.unwrap_or_default().into(),
+        status: judged(event)?.into(),
         sequence: event.sequence.unwrap_or_default() + followers,
         position: event.position + followers,
     })
+}
+
+/// The status that the guard went by.
+fn judged(event: &history::LoggedEvent) -> Result<domain::Status, Problem> {
+    match event.data.get("beneath") {
+        None => Ok(event.from_status.unwrap_or_default()),
+        Some(beneath) => serde_json::from_value(beneath.clone()).map_err(Problem::internal),
+    }
 }
 
 fn parse(request: GuardRequest) -> Result<Guard, Problem> {
@@ -334,7 +353,8 @@ fn parse(request: GuardRequest) -> Result<Guard, Problem> {
     }
     let claim = request.claim.as_ref().map(parse_claim).transpose()?;
     let require = request.require.into_iter().map(domain::Status::from).collect();
-    Ok(Guard { action: request.action, require, claim, if_sequence: request.if_sequence })
+    let (action, if_sequence) = (request.action, request.if_sequence);
+    Ok(Guard { action, require, claim, if_sequence, overlook: None })
 }
 
 fn parse_claim(request: &GuardClaimRequest) -> Result<GuardClaim, Problem> {

@@ -303,7 +303,7 @@ async fn ended(
     }
 }
 
-async fn revoke(app: &App, caller: &Caller) -> Result<(), Problem> {
+pub(crate) async fn revoke(app: &App, caller: &Caller) -> Result<(), Problem> {
     let revocation = projections::revocation::Revocation {
         key: caller.token_key.clone(),
         expires_at: caller.refused_anyway_after(),

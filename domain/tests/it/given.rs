@@ -321,7 +321,7 @@ pub(crate) const fn hide(invisible: bool) -> Command {
 /// May a timer start? And if so, it claims `busy`, or whatever the test makes of it.
 pub(crate) fn guard(require: &[Status]) -> Guard {
     let (action, require) = ("timer.start".to_owned(), require.to_vec());
-    Guard { action, require, claim: None, if_sequence: None }
+    Guard { action, require, claim: None, if_sequence: None, overlook: None }
 }
 
 pub(crate) fn guard_claim(source: &str, status: Option<Status>) -> GuardClaim {

@@ -63,6 +63,7 @@ fn events() -> Vec<Event> {
             Body::ActionAllowed {
                 action: "timer.start".to_owned(),
                 require: vec![Status::Online, Status::Offline],
+                beneath: None,
             },
         ),
         event(11, Body::Corrected { corrects: 4_294_967_297 }),
@@ -88,8 +89,15 @@ fn events() -> Vec<Event> {
         [GuardRefusal::StatusRefused, GuardRefusal::ClaimConflict, GuardRefusal::SequenceChanged]
     {
         let (action, require) = ("timer.start".to_owned(), vec![Status::Busy]);
-        events.push(event(10, Body::ActionRefused { action, require, code }));
+        events.push(event(10, Body::ActionRefused { action, require, code, beneath: None }));
     }
+    let (action, require, beneath) = ("stop".to_owned(), vec![Status::Online], Some(Status::Away));
+    events.push(event(
+        12,
+        Body::ActionAllowed { action: action.clone(), require: vec![Status::Away], beneath },
+    ));
+    let code = GuardRefusal::StatusRefused;
+    events.push(event(13, Body::ActionRefused { action, require, code, beneath }));
     events
 }
 

@@ -15,12 +15,12 @@ const TIMER: &str = "system:timer:9";
 
 fn allowed(require: &[Status], seconds: i64) -> Event {
     let (action, require) = ("timer.start".to_owned(), require.to_vec());
-    event(seconds, Body::ActionAllowed { action, require })
+    event(seconds, Body::ActionAllowed { action, require, beneath: None })
 }
 
 fn refused(require: &[Status], code: GuardRefusal, seconds: i64) -> Event {
     let (action, require) = ("timer.start".to_owned(), require.to_vec());
-    event(seconds, Body::ActionRefused { action, require, code })
+    event(seconds, Body::ActionRefused { action, require, code, beneath: None })
 }
 
 fn expecting(expect: Expect, status: Option<Status>) -> Guard {
@@ -117,6 +117,36 @@ fn a_claim_expected_to_be_present_refuses_if_it_is_not() {
     given([opened(PHONE, 0), claimed("system:timer:8", Busy, 5)])
         .when(asked(), 10)
         .guarded(Err(ClaimConflict), Busy);
+}
+
+#[test]
+fn a_guard_that_overlooks_a_timer_goes_by_what_is_beneath_it_and_says_so() {
+    let stop = |require: &[Status]| {
+        let claim = Some(guard_claim(TIMER, None));
+        Command::Guard(Guard { claim, overlook: Some("system:timer:"), ..guard(require) })
+    };
+    let running = || given([opened(PHONE, 0), claimed(TIMER, Busy, 5)]);
+    let judged = |require: &[Status], beneath| {
+        let (action, require) = ("timer.start".to_owned(), require.to_vec());
+        event(10, Body::ActionAllowed { action, require, beneath })
+    };
+    running()
+        .when(stop(&[Online]), 10)
+        .then([judged(&[Online], Some(Online)), cleared(TIMER, 10)])
+        .guarded(Ok(()), Online);
+    running()
+        .when(stop(&[Busy]), 10)
+        .then([judged(&[Busy], None), cleared(TIMER, 10)])
+        .guarded(Ok(()), Busy);
+    running().when(stop(&[Offline]), 10).guarded(Err(StatusRefused), Online);
+    // What is no timer counts as ever, and so does having left.
+    given([opened(PHONE, 0), claimed(TIMER, Busy, 5), claimed("manual", Busy, 6)])
+        .when(stop(&[Online]), 10)
+        .then([refused(&[Online], StatusRefused, 10)])
+        .guarded(Err(StatusRefused), Busy);
+    given([opened(PHONE, 0), claimed(TIMER, Busy, 5)])
+        .when(stop(&[Online]), 120)
+        .guarded(Err(StatusRefused), Offline);
 }
 
 #[test]

@@ -67,9 +67,11 @@ fn a_guard() -> impl Strategy<Value = Command> {
     let claim = (source(), prop::option::of(status()), expect)
         .prop_map(|(source, status, expect)| GuardClaim { source, status, expect });
     let require = prop::collection::vec(status(), 0..4);
-    (require, prop::option::of(claim), prop::option::of(0_i64..30)).prop_map(
-        |(require, claim, if_sequence)| {
-            Command::Guard(domain::command::Guard { claim, if_sequence, ..guard(&require) })
+    let overlook = prop::sample::select(vec![None, Some("system:")]);
+    (require, prop::option::of(claim), prop::option::of(0_i64..30), overlook).prop_map(
+        |(require, claim, if_sequence, overlook)| {
+            let asked = domain::command::Guard { claim, if_sequence, ..guard(&require) };
+            Command::Guard(domain::command::Guard { overlook, ..asked })
         },
     )
 }

@@ -1,0 +1,94 @@
+//! Errors in the words of the system that hears them.
+
+use std::borrow::Cow;
+
+use axum::body::{Body, to_bytes};
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::Response;
+use serde::Deserialize;
+use serde_json::{Map, Value};
+use utoipa::ToSchema;
+use utoipa::openapi::schema::Schema;
+use utoipa::openapi::{ContentBuilder, OpenApi as Document, Ref, RefOr, ResponseBuilder};
+
+use crate::limits::BODY_BYTES_MAX;
+use crate::problem::PROBLEM_JSON;
+use crate::routes::operations;
+
+/// What a problem says.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Said {
+    /// The kind in words.
+    pub(crate) title: String,
+    /// What happened this time.
+    pub(crate) detail: String,
+    /// The stable code.
+    pub(crate) code: String,
+}
+
+/// How a system tells an error.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Shape {
+    /// Its members.
+    tell: fn(Said) -> Map<String, Value>,
+    name: fn() -> Cow<'static, str>,
+    schema: fn() -> RefOr<Schema>,
+}
+
+impl Shape {
+    /// As `tell` does, described by `T`.
+    pub(crate) const fn of<T: ToSchema>(tell: fn(Said) -> Map<String, Value>) -> Self {
+        Self { tell, name: T::name, schema: T::schema }
+    }
+}
+
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
+
+/// Tells a problem in the system's shape; every other answer stays as it is.
+pub(crate) async fn reshape(answer: Response, shape: Shape) -> Response {
+    if answer.headers().get(header::CONTENT_TYPE) != Some(&PROBLEM_JSON) {
+        return answer;
+    }
+    let (mut parts, body) = answer.into_parts();
+    let bytes = to_bytes(body, BODY_BYTES_MAX).await.unwrap_or_default();
+    let Ok(said) = serde_json::from_slice::<Said>(&bytes) else {
+        return Response::from_parts(parts, Body::from(bytes));
+    };
+    // The replaced systems' clients know 400 for all that is wrong with what they sent.
+    if parts.status == StatusCode::UNPROCESSABLE_ENTITY {
+        parts.status = StatusCode::BAD_REQUEST;
+    }
+    parts.headers.remove(header::CONTENT_LENGTH);
+    parts.headers.insert(header::CONTENT_TYPE, JSON);
+    Response::from_parts(parts, Body::from(Value::Object((shape.tell)(said)).to_string()))
+}
+
+/// What every call of an adapter may answer besides what it says itself.
+const ALWAYS: [(&str, &str); 9] = [
+    ("400", "Malformed, or breaks a rule"),
+    ("401", "No token, or none that is believed"),
+    ("403", "The roles do not suffice"),
+    ("404", "Nobody and nothing of that name"),
+    ("409", "The current state says no"),
+    ("413", "The body is too long"),
+    ("415", "Neither JSON nor a form"),
+    ("429", "Too many requests; see Retry-After"),
+    ("503", "Not now; see Retry-After"),
+];
+
+/// Describes the errors in the system's shape.
+pub(crate) fn describe(document: &mut Document, shape: &Shape) {
+    for operation in document.paths.paths.values_mut().flat_map(operations) {
+        let responses = &mut operation.responses.responses;
+        for (status, description) in ALWAYS {
+            let content =
+                ContentBuilder::new().schema(Some(Ref::from_schema_name((shape.name)()))).build();
+            let response = ResponseBuilder::new()
+                .description(description)
+                .content("application/json", content);
+            responses.entry(status.to_owned()).or_insert_with(|| response.build().into());
+        }
+    }
+    let components = document.components.get_or_insert_default();
+    components.schemas.insert((shape.name)().into_owned(), (shape.schema)());
+}
