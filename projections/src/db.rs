@@ -63,6 +63,12 @@ impl Database {
             .connect_lazy_with(self.options.clone())
     }
 
+    /// One connection, as the owner, for waiting on hints.
+    pub(crate) fn listening_pool(&self) -> PgPool {
+        let options = self.options.clone();
+        PgPoolOptions::new().max_connections(1).idle_timeout(None).connect_lazy_with(options)
+    }
+
     /// Brings the schema up to date. Safe to run by several nodes at once.
     pub async fn migrate(&self) -> Result<(), Error> {
         let mut connection = self.owner().await?;

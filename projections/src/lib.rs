@@ -14,9 +14,10 @@
 //! - [`roster`]: everybody's present in memory; [`tail`]: keeps it up with other nodes
 //! - [`load`]: users read from the database; [`names`]: outside names and their numbers
 //! - [`policy`]: the event-sourced policy and its relay into the log
+//! - [`feed`]: the log's transitions for live feeds; [`hint`]: nodes wake each other
 //! - [`history`]: what was, read from the log
 //! - [`due`]: what the sweeper looks for; [`leaves`]: partitions of the log
-//! - [`revocation`]: tokens no longer believed
+//! - [`revocation`]: tokens no longer believed; [`ticket`]: what stands for a token, once
 
 pub mod appender;
 pub mod batch;
@@ -25,6 +26,8 @@ pub(crate) mod columns;
 pub mod db;
 pub mod due;
 pub mod error;
+pub mod feed;
+pub mod hint;
 pub mod history;
 pub mod leaves;
 pub mod load;
@@ -37,6 +40,7 @@ pub mod roster;
 pub mod shared;
 pub mod store;
 pub mod tail;
+pub mod ticket;
 
 pub use error::Error;
 pub use realm::{Realm, RealmOptions};
