@@ -10,6 +10,7 @@ use serde::Deserialize;
 use utoipa::IntoParams;
 
 use crate::auth::{Auth, Caller, Role};
+use crate::live::Live;
 use crate::problem::Problem;
 use crate::shapes::StatusBody;
 use crate::telemetry::Metrics;
@@ -24,6 +25,8 @@ pub struct App {
     pub realm: Arc<Realm>,
     /// Tokens and rate limits.
     pub auth: Arc<Auth>,
+    /// Live feeds.
+    pub live: Arc<Live>,
     /// The process' metrics.
     pub metrics: Metrics,
 }

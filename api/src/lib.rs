@@ -7,6 +7,7 @@
 //! - [`node`]: one node from start to a clean end; [`sweeper`]: what time does, recorded
 //! - [`routes`]: which path leads where; [`app`]: what handlers get; [`shapes`]: what they answer
 //! - [`presence`], [`ops`], [`import`]: the handlers
+//! - [`live`]: long polls, streams and WebSockets
 //! - [`auth`], [`limits`], [`extract`], [`problem`]: who may, how much, and how it is refused
 //! - [`serve`], [`layers`], [`telemetry`]: the listener, what surrounds every route, logs, metrics
 //! - [`embedded`]: the private PostgreSQL
@@ -20,6 +21,7 @@ pub mod extract;
 pub mod import;
 pub mod layers;
 pub mod limits;
+pub mod live;
 pub mod node;
 pub mod ops;
 pub mod presence;

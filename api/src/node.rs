@@ -15,6 +15,8 @@ use crate::app::App;
 use crate::auth::{self, Auth, AuthSettings};
 use crate::layers::EdgeSettings;
 use crate::limits::RateLimits;
+use crate::live::follow::Follower;
+use crate::live::{Live, LiveSettings, watch};
 use crate::serve::{ServerLimits, serve};
 use crate::sweeper::Sweeper;
 use crate::{routes, telemetry};
@@ -37,6 +39,8 @@ pub struct NodeSettings {
     pub queue_max: usize,
     /// What the edge is like.
     pub edge: EdgeSettings,
+    /// What live feeds are like.
+    pub live: LiveSettings,
     /// What the listener lets in.
     pub server: ServerLimits,
 }
@@ -86,11 +90,16 @@ impl Node {
         .await?;
         let realm = Arc::new(realm);
         let metrics = telemetry::install_metrics();
-        let app = App { realm: Arc::clone(&realm), auth: Arc::clone(&auth), metrics };
         let stop = CancellationToken::new();
+        let origins = settings.edge.allow_origins.clone();
+        let live = Live::new(settings.live, watch::no_groups(), origins, stop.clone());
+        let follower = Follower::new(Arc::clone(&realm), Arc::clone(&live.hub));
+        let live = Arc::new(live);
+        let app = App { realm: Arc::clone(&realm), auth: Arc::clone(&auth), live, metrics };
         let sweeper = Sweeper::new(Arc::clone(&realm));
         let background = vec![
             tokio::spawn(sweeper.run(stop.clone())),
+            tokio::spawn(follower.run(stop.clone())),
             tokio::spawn(upkeep(Arc::clone(&realm), stop.clone())),
             tokio::spawn(tidy(app.clone(), stop.clone())),
         ];

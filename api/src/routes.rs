@@ -13,6 +13,7 @@ use utoipa_axum::routes;
 
 use crate::app::App;
 use crate::layers::{self, EdgeSettings};
+use crate::live::{changes, stream, ticket, ws};
 use crate::presence::{
     bulk, claims, explain, guards, heartbeat, history, policy, sessions, status,
 };
@@ -58,6 +59,10 @@ fn described() -> OpenApiRouter<App> {
         .routes(routes!(policy::get, policy::put))
         .routes(routes!(history::transitions))
         .routes(routes!(history::log))
+        .routes(routes!(changes::changes))
+        .routes(routes!(stream::stream))
+        .routes(routes!(ticket::make))
+        .routes(routes!(ws::open))
         .routes(routes!(import::http::import))
         .routes(routes!(ops::healthz))
         .routes(routes!(ops::readyz))

@@ -9,6 +9,7 @@ use api::layers::EdgeSettings;
 use api::limits::RateLimits;
 use api::node::{Node, NodeSettings};
 use api::serve::ServerLimits;
+use axum::http::HeaderValue;
 use projections::Realm;
 use tokio::net::TcpListener;
 
@@ -16,6 +17,8 @@ use crate::world::Options;
 
 /// What the tokens of all tests are signed with.
 pub const SECRET: &str = "a secret of the tests, 32 bytes or more";
+/// The origin whose pages may call.
+pub const ORIGIN: &str = "https://app.example";
 /// How long requests in flight may take once a test stops its node.
 const DRAIN_MAX: Duration = Duration::from_millis(500);
 
@@ -41,7 +44,11 @@ impl TestNode {
             rate: RateLimits::new(options.rate_per_second, options.rate_burst),
             seed: options.policy.clone(),
             queue_max: options.queue_max,
-            edge: EdgeSettings::default(),
+            edge: EdgeSettings {
+                allow_origins: vec![HeaderValue::from_static(ORIGIN)],
+                ..EdgeSettings::default()
+            },
+            live: options.live.clone(),
             server: ServerLimits { drain_max: DRAIN_MAX, ..ServerLimits::default() },
         };
         let node = Node::start(listener, settings).await.unwrap();

@@ -4,6 +4,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use api::auth::Role;
+use api::live::LiveSettings;
 use domain::{Policy, Timestamp};
 use serde_json::Value;
 use sqlx::PgPool;
@@ -27,6 +28,8 @@ pub struct Options {
     pub rate_burst: u32,
     /// Jobs that may wait before a node's log.
     pub queue_max: usize,
+    /// What live feeds are like.
+    pub live: LiveSettings,
 }
 
 impl Default for Options {
@@ -37,6 +40,7 @@ impl Default for Options {
             rate_per_second: 100_000,
             rate_burst: 100_000,
             queue_max: 50_000,
+            live: LiveSettings::default(),
         }
     }
 }

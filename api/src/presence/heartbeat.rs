@@ -89,7 +89,7 @@ pub async fn heartbeat(
 }
 
 /// One heartbeat: plain where it can be, through the aggregate where it changes anything.
-async fn beat(
+pub(crate) async fn beat(
     app: &App,
     caller: &Caller,
     user: UserNo,
