@@ -52,6 +52,8 @@ pub struct Node {
     pub address: SocketAddr,
     /// Its part of the realm.
     pub realm: Arc<Realm>,
+    /// Its live feeds.
+    pub live: Arc<Live>,
     stop: CancellationToken,
     serving: JoinHandle<()>,
     background: Vec<JoinHandle<()>>,
@@ -95,7 +97,12 @@ impl Node {
         let live = Live::new(settings.live, watch::no_groups(), origins, stop.clone());
         let follower = Follower::new(Arc::clone(&realm), Arc::clone(&live.hub));
         let live = Arc::new(live);
-        let app = App { realm: Arc::clone(&realm), auth: Arc::clone(&auth), live, metrics };
+        let app = App {
+            realm: Arc::clone(&realm),
+            auth: Arc::clone(&auth),
+            live: Arc::clone(&live),
+            metrics,
+        };
         let sweeper = Sweeper::new(Arc::clone(&realm));
         let background = vec![
             tokio::spawn(sweeper.run(stop.clone())),
@@ -106,7 +113,7 @@ impl Node {
         let router = routes::router(app, &settings.edge);
         let (limits, stopping) = (settings.server, stop.clone());
         let serving = tokio::spawn(async move { serve(listener, router, &limits, stopping).await });
-        Ok(Self { address, realm, stop, serving, background })
+        Ok(Self { address, realm, live, stop, serving, background })
     }
 
     /// Answers what was accepted, then leaves the realm.

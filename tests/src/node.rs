@@ -7,6 +7,7 @@ use std::time::Duration;
 use api::auth::{AuthSettings, ISSUER_DEFAULT, KeySources, Secret};
 use api::layers::EdgeSettings;
 use api::limits::RateLimits;
+use api::live::Live;
 use api::node::{Node, NodeSettings};
 use api::serve::ServerLimits;
 use axum::http::HeaderValue;
@@ -58,6 +59,11 @@ impl TestNode {
     /// Its part of the realm.
     pub fn realm(&self) -> &Arc<Realm> {
         &self.node.realm
+    }
+
+    /// Its live feeds.
+    pub fn live(&self) -> &Arc<Live> {
+        &self.node.live
     }
 
     /// Ends it cleanly.

@@ -211,6 +211,11 @@ impl Hub {
         self.lock().position
     }
 
+    /// How many listen.
+    pub fn listeners(&self) -> usize {
+        self.lock().listeners.len()
+    }
+
     /// Ends following if nobody has listened for so long: whoever comes finds either a hub that
     /// follows or one that must begin anew.
     pub(super) fn rest_if_idle(&self, linger: Duration) -> bool {
