@@ -63,8 +63,9 @@ async fn a_connection_comes_back_within_the_grace_on_any_node_and_misses_nothing
     let lost = tokio::time::Instant::now() + Duration::from_millis(2_500);
     while tokio::time::Instant::now() < lost {
         assert_eq!(bob.status_word("ana").await, "online");
-        socket.until_pong().await;
+        assert_eq!(socket.next_within(Duration::from_millis(50)).await, None);
     }
+    socket.until_pong().await;
     let resumed = told("session_resumed", None);
     let opened = told("session_opened", None);
     assert_eq!(story(&world, "ana").await, [opened, resumed.clone(), resumed.clone(), resumed]);
@@ -94,6 +95,30 @@ async fn a_session_is_resumed_by_its_token_alone_and_only_while_it_lives() {
     assert_eq!(late.expect("error").await["code"], "cursor_expired");
     assert_eq!(late.expect("error").await["code"], "session_closed");
     assert_eq!(late.expect("hello").await["resumed"], false);
+    world.finish().await;
+}
+
+#[tokio::test]
+async fn a_wish_to_resume_that_comes_late_is_followed_and_the_other_session_ends() {
+    let world = World::with(grace(5_000)).await;
+    let ana = world.user("ana");
+    let socket = Socket::open(&ana).await;
+    let hello = socket.hello.clone();
+    socket.cut();
+    let bearer = format!("Bearer {}", ana.token.as_deref().unwrap());
+    let mut late = Socket::knock(&ana, &[("authorization", &bearer)]).await.unwrap();
+    let other = late.expect("hello").await;
+    assert_ne!(other["session_id"], hello["session_id"]);
+    late.say(resume_frame(&hello, hello["position"].as_i64())).await;
+    let resumed = late.expect("hello").await;
+    let (session, position) = (&resumed["session_id"], &resumed["position"]);
+    assert_eq!((session, position), (&hello["session_id"], &hello["position"]));
+    let sessions = ana.get("/v1/users/ana/sessions").await.expect(200);
+    assert_eq!(sessions["count"], 1, "{sessions}");
+    late.say(resume_frame(&hello, None)).await;
+    assert_eq!(late.expect("error").await["code"], "not_first");
+    late.close(1000).await;
+    assert_eq!(ana.status_word("ana").await, "offline");
     world.finish().await;
 }
 

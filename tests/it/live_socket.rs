@@ -162,7 +162,7 @@ async fn garbage_is_answered_and_what_is_too_long_or_too_fast_ends_the_connectio
     let mut socket = Socket::open(&ana).await;
     for (frame, code) in [
         ("{", "malformed_json"),
-        ("[]", "malformed_json"),
+        ("[]", "invalid_field"),
         ("7", "invalid_field"),
         (r#"{"type":"nonsense","ref":"a"}"#, "unknown_type"),
         (r#"{"type":"heartbeat","idle_ms":-1}"#, "invalid_value"),

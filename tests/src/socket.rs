@@ -64,6 +64,10 @@ impl Socket {
     pub async fn resume(client: &Client, hello: &Value, position: Option<i64>) -> Self {
         let mut socket = Self::connect(client, resume_frame(hello, position)).await;
         socket.hello = socket.expect("hello").await;
+        if socket.hello["resumed"] == false {
+            // On a slow way a session was opened before the wish arrived; then it is followed.
+            socket.hello = socket.expect("hello").await;
+        }
         assert_eq!(socket.hello["resumed"], true, "{}", socket.hello);
         assert_eq!(socket.hello["session_id"], hello["session_id"]);
         socket
@@ -152,10 +156,10 @@ impl Socket {
         }
     }
 
-    /// Closes with a code, and waits for the end.
+    /// Closes with a code (1005: with none), and waits for the end.
     pub async fn close(mut self, code: u16) {
         let frame = CloseFrame { code: code.into(), reason: "".into() };
-        drop(self.stream.close(Some(frame)).await);
+        drop(self.stream.close((code != 1005).then_some(frame)).await);
         while let Some(Ok(_)) = self.stream.next().await {}
     }
 

@@ -89,7 +89,7 @@ pub async fn changes(
     let Some(since) = query.since else { return full(&app, &caller, &watched).await };
     app.resumable(since).await?;
     let viewer = Viewer::of(&caller);
-    match app.live.hub.resume(&viewer, &watched, since).await? {
+    match app.live.hub.resume(&viewer, &watched, since, app.realm.position()).await? {
         Joined::TooFarBehind => full(&app, &caller, &watched).await,
         Joined::Listening(mut listening) => {
             let ended = app.auth.ends(&caller);

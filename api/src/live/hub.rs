@@ -100,15 +100,17 @@ impl Hub {
         .await
     }
 
-    /// Listens as if since `since`: what was missed comes first, each change once.
+    /// Listens as if since `since`: what was missed comes first, each change once. All that was
+    /// missed up to `head` is there at once.
     pub async fn resume(
         self: &Arc<Self>,
         viewer: &Viewer,
         watched: &Watched,
         since: Position,
+        head: Position,
     ) -> Result<Joined, Problem> {
         self.until(|state| {
-            if !state.following {
+            if !state.following || state.position < head {
                 return None;
             }
             if since < state.floor {
@@ -184,8 +186,13 @@ impl Hub {
             }
             state.remember(change);
         }
+        let moved = position > state.position;
         state.position = state.position.max(position);
         state.note_idle();
+        drop(state);
+        if moved {
+            self.moved.notify_waiters();
+        }
     }
 
     /// Ends a listener.

@@ -124,7 +124,7 @@ impl Feed {
             None => Joined::TooFarBehind,
             Some(since) => {
                 app.resumable(since).await?;
-                app.live.hub.resume(&viewer, &watched, since).await?
+                app.live.hub.resume(&viewer, &watched, since, app.realm.position()).await?
             }
         };
         let (listening, snapshot) = match joined {

@@ -8,8 +8,8 @@ use serde_json::Value;
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::begin::{Begun, begin};
-use super::frames::{ClientFrame, Said, ServerFrame};
+use super::begin::{self, Begun};
+use super::frames::{ClientFrame, Resume, Said, ServerFrame};
 use super::login::{self, Login};
 use super::watching::{Failed, Watching, named};
 use super::wire::{End, Incoming, Wire};
@@ -30,9 +30,9 @@ const CHANGES_AT_ONCE: usize = 64;
 pub(super) async fn serve(app: App, caller: Caller, socket: WebSocket, place: Place) {
     let counted = Counted::new(SOCKETS);
     let mut wire = Wire::new(socket);
-    match begin(&app, &caller, &mut wire).await {
+    match begin::begin(&app, &caller, &mut wire).await {
         Err(end) => wire.close(end).await,
-        Ok(Begun { login, resume_from, first }) => {
+        Ok(Begun { login, resume_from, first, unsaid }) => {
             let now = Instant::now();
             let connection = Connection {
                 attached: app.live.sockets.attach(login.user, login.session),
@@ -45,6 +45,7 @@ pub(super) async fn serve(app: App, caller: Caller, socket: WebSocket, place: Pl
                 pinged_at: None,
                 ping_at: now + app.live.settings.ping_every,
                 look_at: now + GROUPS_LOOK_EVERY,
+                unsaid,
                 app,
                 caller,
                 wire,
@@ -79,6 +80,8 @@ struct Connection {
     pinged_at: Option<Instant>,
     ping_at: Instant,
     look_at: Instant,
+    /// The client has said nothing yet.
+    unsaid: bool,
 }
 
 /// What a connection waited for.
@@ -196,14 +199,9 @@ impl Connection {
         frame: ClientFrame,
         reference: Option<&Value>,
     ) -> Result<Answered, Failed> {
+        let unsaid = std::mem::take(&mut self.unsaid);
         match frame {
-            ClientFrame::Heartbeat { idle_ms } => {
-                let Login { user, session, .. } = self.login;
-                let taken = std::time::Instant::now();
-                beat(&self.app, &self.caller, user, session, idle_ms, taken).await?;
-                self.heard = login::last_seen(&self.app, self.login).or(self.heard);
-                Ok(Answered::No)
-            }
+            ClientFrame::Heartbeat { idle_ms } => self.beat(idle_ms).await,
             ClientFrame::Watch { users, groups } => {
                 let named = named(users.as_ref(), groups.as_ref())?;
                 self.watching.watch(&self.app, &self.caller, &mut self.wire, named).await?;
@@ -219,11 +217,47 @@ impl Connection {
                 self.wire.say(&ServerFrame::Pong { reference, position }).await?;
                 Ok(Answered::Yes)
             }
-            ClientFrame::Resume { .. } | ClientFrame::Open { .. } => {
+            ClientFrame::Resume(wanted) if unsaid => {
+                self.resume_late(reference, &wanted).await?;
+                Ok(Answered::Yes)
+            }
+            // One was opened already, on a device that nobody named.
+            ClientFrame::Open { idle_ms, .. } if unsaid => self.beat(idle_ms).await,
+            ClientFrame::Resume(_) | ClientFrame::Open { .. } => {
                 let detail = "a session is opened or resumed by the first frame alone";
                 Err(Problem::conflict("not_first", detail).into())
             }
         }
+    }
+
+    async fn beat(&mut self, idle_ms: u32) -> Result<Answered, Failed> {
+        let Login { user, session, .. } = self.login;
+        let taken = std::time::Instant::now();
+        beat(&self.app, &self.caller, user, session, idle_ms, taken).await?;
+        self.heard = login::last_seen(&self.app, self.login).or(self.heard);
+        Ok(Answered::No)
+    }
+
+    /// Leaves the session that was opened while the client's wish was on its way.
+    async fn resume_late(
+        &mut self,
+        reference: Option<&Value>,
+        wanted: &Resume,
+    ) -> Result<(), Failed> {
+        let resumed =
+            begin::resume(&self.app, &self.caller, &mut self.wire, reference, wanted).await?;
+        self.watching = Watching::from(resumed.from);
+        if let Some(login) = resumed.login {
+            let before = std::mem::replace(&mut self.login, login);
+            self.app.realm.roster().forget_session(before.session);
+            self.attached = self.app.live.sockets.attach(login.user, login.session);
+            self.session_end = self.app.realm.roster().session_end(login.session);
+            self.heard = login::last_seen(&self.app, login);
+            login::leave(&self.app, before, End::Closed, None).await;
+        }
+        let (app, login) = (&self.app, self.login);
+        begin::say_hello(app, &self.caller, &mut self.wire, login, resumed.from).await?;
+        Ok(())
     }
 
     /// Sends a change, and with it what else is there.

@@ -17,12 +17,7 @@ const REF_BYTES_MAX: usize = 128;
 #[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
 pub(super) enum ClientFrame {
     /// As the first frame: goes on with a session, and with what was missed since a position.
-    Resume {
-        session_id: SessionId,
-        resume_token: String,
-        #[serde(default)]
-        position: Option<Position>,
-    },
+    Resume(Resume),
     /// As the first frame: opens a session at once, and says on what.
     Open {
         #[serde(default)]
@@ -51,6 +46,16 @@ pub(super) enum ClientFrame {
     },
     /// Asks for a `pong`.
     Ping {},
+}
+
+/// Which session is to go on, and from where.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Resume {
+    pub(super) session_id: SessionId,
+    pub(super) resume_token: String,
+    #[serde(default)]
+    pub(super) position: Option<Position>,
 }
 
 /// The words that [`ClientFrame`] knows.

@@ -80,7 +80,7 @@ impl Watching {
         let viewer = Viewer::of(caller);
         if let Some(since) = self.resume_from.take()
             && let Joined::Listening(listening) =
-                app.live.hub.resume(&viewer, &added, since).await?
+                app.live.hub.resume(&viewer, &added, since, app.realm.position()).await?
         {
             // What was missed waits in there.
             wire.hurry = listening.too_slow().clone();
