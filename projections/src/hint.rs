@@ -51,15 +51,13 @@ async fn notify(
     connection: &mut Option<PgConnection>,
     node: Uuid,
 ) -> Result<(), Error> {
-    let connection = match connection {
-        Some(connection) => connection,
-        None => {
-            let mut fresh = database.server().await?;
-            // A hint that a crash of the server takes with it wakes nobody who would be there.
-            fresh.execute("set synchronous_commit = off").await?;
-            connection.insert(fresh)
-        }
-    };
+    if connection.is_none() {
+        let mut fresh = database.server().await?;
+        // A hint that a crash of the server takes with it wakes nobody who would be there.
+        fresh.execute("set synchronous_commit = off").await?;
+        *connection = Some(fresh);
+    }
+    let Some(connection) = connection else { return Ok(()) };
     sqlx::query("select pg_notify($1, $2)")
         .bind(CHANNEL)
         .bind(node.to_string())

@@ -177,6 +177,45 @@ async fn every_watcher_ends_with_every_change_once_in_order_and_the_right_pictur
     world.finish().await;
 }
 
+/// Far above what a thousand frames take, far below what waiting for anybody would.
+const FAN_OUT_MAX: Duration = Duration::from_secs(5);
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_thousand_connections_hear_of_a_change_soon() {
+    let world = World::start().await;
+    let ana = world.user("ana");
+    ana.login().await;
+    let users: Vec<Client> = (0..20).map(|n| world.user(&format!("w{n}"))).collect();
+    let mut sockets = Vec::new();
+    for _ in 0..50 {
+        let opened = users.iter().map(async |user| {
+            let mut socket = Socket::open(user).await;
+            socket.watch(&["ana"]).await;
+            socket
+        });
+        sockets.extend(futures::future::join_all(opened).await);
+    }
+    let mut took = Vec::new();
+    for round in 0..10_u32 {
+        let status = if round % 2 == 0 { "busy" } else { "dnd" };
+        let began = Instant::now();
+        let hear = sockets.iter_mut().map(async |socket| {
+            assert_eq!(socket.expect("status_changed").await["status"], status);
+            began.elapsed()
+        });
+        let body = json!({ "status": status });
+        let write = ana.put("/v1/users/ana/claims/manual", body);
+        let (heard, written) = futures::future::join(futures::future::join_all(hear), write).await;
+        written.expect(200);
+        took.push(heard.into_iter().max().unwrap());
+    }
+    took.sort();
+    println!("the last of {} heard after {took:?}", sockets.len());
+    assert!(took[5] < FAN_OUT_MAX, "{took:?}");
+    drop(sockets);
+    world.finish().await;
+}
+
 async fn last_change(world: &World) -> i64 {
     *changes_of(world).await.last().unwrap()
 }

@@ -220,7 +220,7 @@ async fn who_does_not_read_is_closed_and_others_go_on() {
     while world.nodes[0].live().hub.listeners() == 2 {
         for _ in 0..50 {
             rounds += 1;
-            let status = if rounds % 2 == 0 { "busy" } else { "dnd" };
+            let status = if rounds.is_multiple_of(2) { "busy" } else { "dnd" };
             let body = json!({ "status": status, "text": format!("{rounds}{text}") });
             ana.put("/v1/users/ana/claims/manual", body).await.expect(200);
             let frame = quick.expect("status_changed").await;

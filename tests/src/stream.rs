@@ -35,7 +35,7 @@ pub struct StreamEvent {
 impl EventStream {
     /// Opens a stream at `path`, going on from an event's id if one is given.
     pub async fn open(client: &Client, path: &str, last_id: Option<i64>) -> Self {
-        let request = client.request(Method::GET, path).timeout(Duration::from_secs(120));
+        let request = client.request(Method::GET, path).timeout(Duration::from_mins(2));
         let request = match last_id {
             Some(id) => request.header("Last-Event-ID", id.to_string()),
             None => request,

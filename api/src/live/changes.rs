@@ -130,13 +130,13 @@ async fn gather(listening: &mut Listening, wait: Duration) -> String {
 
 async fn full(app: &App, caller: &Caller, watched: &Watched) -> Result<Response, Problem> {
     #[derive(Serialize)]
-    struct Full {
+    struct Everybody {
         items: Vec<StatusBody>,
         position: Position,
         full: bool,
     }
     let (items, position) = app.snapshot(caller, watched).await?;
-    Ok(Json(Full { items, position, full: true }).into_response())
+    Ok(Json(Everybody { items, position, full: true }).into_response())
 }
 
 fn json(text: String) -> Response {

@@ -95,7 +95,7 @@ impl Follower {
         // Names and texts come from the roster.
         self.realm.roster().reached(start.head).await;
         self.invisible = start.invisible.into_iter().collect();
-        self.invisible_at_start = self.invisible.clone();
+        self.invisible_at_start.clone_from(&self.invisible);
         self.texts.clear();
         let texts = &mut self.texts;
         self.realm.roster().each(|user, entry| {

@@ -100,7 +100,7 @@ pub(super) async fn resume(
     wanted: &Resume,
 ) -> Result<Resumed, End> {
     let from = resumable(app, wire, reference, wanted.position).await?;
-    match login::resume(app, caller, wanted.session_id, &wanted.resume_token).await {
+    match login::resume(app, caller, wanted.session_id, &wanted.token).await {
         Ok(login) => Ok(Resumed { login: Some(login), from }),
         Err(problem) => {
             wire.refuse(reference, &problem).await?;

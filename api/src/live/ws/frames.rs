@@ -53,7 +53,8 @@ pub(super) enum ClientFrame {
 #[serde(deny_unknown_fields)]
 pub(super) struct Resume {
     pub(super) session_id: SessionId,
-    pub(super) resume_token: String,
+    #[serde(rename = "resume_token")]
+    pub(super) token: String,
     #[serde(default)]
     pub(super) position: Option<Position>,
 }

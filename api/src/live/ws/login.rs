@@ -70,7 +70,7 @@ pub(super) async fn resume(
 /// What a client shows to go on with its session: good on every node, for this user alone.
 pub(super) fn resume_token(app: &App, caller: &Caller, session: SessionId) -> String {
     let tag = signer(app, caller, session).finalize().into_bytes();
-    tag.iter().map(|byte| format!("{byte:02x}")).collect()
+    format!("{tag:x}")
 }
 
 fn is_resume_token(app: &App, caller: &Caller, session: SessionId, token: &str) -> bool {
@@ -106,12 +106,11 @@ pub(super) async fn leave(app: &App, login: Login, end: End, heard: Option<Times
         End::Token(TokenEnd::Revoked) => close(app, login, Reason::SessionTimeout).await,
         End::Token(TokenEnd::Expired) => grace(app, login, heard, Reason::SessionTimeout),
         End::Broken | End::Silent | End::TooSlow | End::TooBig | End::TooFast | End::Garbled => {
-            grace(app, login, heard, Reason::LostCarrier)
+            grace(app, login, heard, Reason::LostCarrier);
         }
         // Another node's, another connection's, or nobody's any longer. A client that does not come
         // back to another node is found out by its lease.
-        End::Stopping | End::Superseded | End::SessionOver => {}
-        End::Refused | End::Unavailable => {}
+        End::Stopping | End::Superseded | End::SessionOver | End::Refused | End::Unavailable => {}
     }
 }
 

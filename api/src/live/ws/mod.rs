@@ -53,7 +53,7 @@ pub async fn open(
 ) -> Result<Response, Problem> {
     check_origin(&headers, &app.live.allow_origins)?;
     let upgrade = upgrade.map_err(|rejection| {
-        Problem::bad_request("websocket_expected", format!("no WebSocket: {}", rejection))
+        Problem::bad_request("websocket_expected", format!("no WebSocket: {rejection}"))
     })?;
     let offered: Vec<&str> =
         upgrade.requested_protocols().filter_map(|value| value.to_str().ok()).collect();
