@@ -14,7 +14,7 @@ use utoipa_axum::routes;
 use crate::app::App;
 use crate::compat::{self, Adapters};
 use crate::layers::{self, EdgeSettings};
-use crate::live::{groups, messages};
+use crate::live::{changes, groups, messages, stream, ticket, ws};
 use crate::ops::{self, views};
 use crate::presence::{
     bulk, claims, explain, guards, heartbeat, history, policy, sessions, spans, status,
@@ -69,6 +69,10 @@ fn described() -> OpenApiRouter<App> {
         .routes(routes!(messages::broadcast))
         .routes(routes!(history::transitions))
         .routes(routes!(history::log))
+        .routes(routes!(changes::changes))
+        .routes(routes!(stream::stream))
+        .routes(routes!(ticket::make))
+        .routes(routes!(ws::open))
         .routes(routes!(import::http::import))
         .routes(routes!(ops::healthz))
         .routes(routes!(ops::readyz))
