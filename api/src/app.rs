@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use axum::extract::FromRef;
 use domain::{Audience, UserId, UserNo};
+use projections::health::Health;
 use projections::realm::{Consistency, Seen};
 use projections::{Error, Realm};
 use serde::Deserialize;
@@ -26,6 +27,8 @@ pub struct App {
     pub auth: Arc<Auth>,
     /// The process' metrics.
     pub metrics: Metrics,
+    /// What the checks of consistency have found.
+    pub health: Arc<Health>,
 }
 
 impl FromRef<App> for Arc<Auth> {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use domain::Policy;
+use projections::health::Health;
 use projections::realm::RealmOptions;
 use projections::{Realm, leaves};
 use tokio::net::TcpListener;
@@ -86,13 +87,16 @@ impl Node {
         .await?;
         let realm = Arc::new(realm);
         let metrics = telemetry::install_metrics();
-        let app = App { realm: Arc::clone(&realm), auth: Arc::clone(&auth), metrics };
+        let health = Arc::new(Health::default());
+        let checks = Arc::clone(&health);
+        let app = App { realm: Arc::clone(&realm), auth: Arc::clone(&auth), metrics, health };
         let stop = CancellationToken::new();
         let sweeper = Sweeper::new(Arc::clone(&realm));
         let background = vec![
             tokio::spawn(sweeper.run(stop.clone())),
             tokio::spawn(upkeep(Arc::clone(&realm), stop.clone())),
             tokio::spawn(tidy(app.clone(), stop.clone())),
+            tokio::spawn(checks.run(realm.database().clone(), chrono::Utc::now, stop.clone())),
         ];
         let router = routes::router(app, &settings.edge);
         let (limits, stopping) = (settings.server, stop.clone());

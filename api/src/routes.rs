@@ -13,7 +13,7 @@ use utoipa_axum::routes;
 
 use crate::app::App;
 use crate::layers::{self, EdgeSettings};
-use crate::ops::{self, views};
+use crate::ops::{self, health, views};
 use crate::presence::{
     bulk, claims, explain, guards, heartbeat, history, policy, sessions, spans, status,
 };
@@ -63,7 +63,8 @@ fn described() -> OpenApiRouter<App> {
         .routes(routes!(import::http::import))
         .routes(routes!(ops::healthz))
         .routes(routes!(ops::readyz))
-        .routes(routes!(ops::health))
+        .routes(routes!(health::health))
+        .routes(routes!(health::consistency))
         .routes(routes!(ops::metrics))
         .routes(routes!(views::list))
         .routes(routes!(views::rebuild))

@@ -16,6 +16,7 @@
 //! - [`policy`]: the event-sourced policy and its relay into the log
 //! - [`history`]: what was, read from the log; [`spans`]: the same as intervals
 //! - [`follow`]: what follows the log; [`views`]: the SQL of each view
+//! - [`health`]: whether all of it is consistent
 //! - [`due`]: what the sweeper looks for; [`leaves`]: partitions of the log
 //! - [`revocation`]: tokens no longer believed
 
@@ -27,6 +28,7 @@ pub mod db;
 pub mod due;
 pub mod error;
 pub mod follow;
+pub mod health;
 pub mod history;
 pub mod leaves;
 pub mod load;

@@ -10,6 +10,8 @@ mod expiry;
 mod faults;
 mod guards;
 mod harness;
+mod health;
+mod health_system;
 mod heartbeats;
 mod import;
 mod operations;

@@ -188,9 +188,14 @@ impl World {
     }
 
     /// Asserts the invariants, stops the nodes, drops the database.
-    pub async fn finish(mut self) {
-        self.finished = true;
+    pub async fn finish(self) {
         invariants::check(&self.pool, &self.nodes).await;
+        self.remove().await;
+    }
+
+    /// Stops the nodes and drops the database, where a test has broken it by hand.
+    pub async fn remove(mut self) {
+        self.finished = true;
         for node in std::mem::take(&mut self.nodes) {
             node.stop().await;
         }
