@@ -7,7 +7,7 @@ use std::time::Duration;
 use domain::Policy;
 use projections::health::Health;
 use projections::realm::RealmOptions;
-use projections::{Realm, leaves};
+use projections::{Realm, leaves, retention};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -96,6 +96,7 @@ impl Node {
             tokio::spawn(sweeper.run(stop.clone())),
             tokio::spawn(upkeep(Arc::clone(&realm), stop.clone())),
             tokio::spawn(tidy(app.clone(), stop.clone())),
+            tokio::spawn(retain(Arc::clone(&realm), stop.clone())),
             tokio::spawn(checks.run(realm.database().clone(), chrono::Utc::now, stop.clone())),
         ];
         let router = routes::router(app, &settings.edge);
@@ -130,6 +131,26 @@ async fn upkeep(realm: Arc<Realm>, stop: CancellationToken) {
         tokio::select! {
             () = stop.cancelled() => return,
             () = tokio::time::sleep(UPKEEP_EVERY) => {}
+        }
+    }
+}
+
+/// Apart from the rest of the upkeep: letting a leaf go waits for readers, however long they read.
+async fn retain(realm: Arc<Realm>, stop: CancellationToken) {
+    loop {
+        let drop_expired = async {
+            match retention::step(&realm).await {
+                Ok(Some(_)) => {}
+                Ok(None) => tokio::time::sleep(UPKEEP_EVERY).await,
+                Err(error) => {
+                    tracing::warn!(%error, "dropping heartbeats past retention");
+                    tokio::time::sleep(UPKEEP_EVERY).await;
+                }
+            }
+        };
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = drop_expired => {}
         }
     }
 }

@@ -17,6 +17,7 @@
 //! - [`history`]: what was, read from the log; [`spans`]: the same as intervals
 //! - [`follow`]: what follows the log; [`views`]: the SQL of each view
 //! - [`health`]: whether all of it is consistent
+//! - [`repair`]: what is made from the log, made again; [`retention`]: heartbeats past their time
 //! - [`due`]: what the sweeper looks for; [`leaves`]: partitions of the log
 //! - [`revocation`]: tokens no longer believed
 
@@ -36,6 +37,8 @@ pub mod names;
 pub mod policy;
 pub mod queue;
 pub mod realm;
+pub mod repair;
+pub mod retention;
 pub mod revocation;
 pub mod roster;
 pub mod shared;

@@ -2,10 +2,12 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
+mod alerts;
 mod auth;
 mod bad_input;
 mod bulk;
 mod claims;
+mod doctor;
 mod expiry;
 mod faults;
 mod guards;
@@ -17,6 +19,7 @@ mod import;
 mod operations;
 mod policy;
 mod replay;
+mod retention;
 mod sessions;
 mod statuses;
 mod tidy;

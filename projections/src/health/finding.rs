@@ -21,6 +21,19 @@ impl Severity {
     }
 }
 
+/// What can be folded anew.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Remedy {
+    /// The user's present.
+    Present,
+    /// The user's part of a view.
+    View,
+    /// The view's sums over everybody.
+    Sums,
+    /// Nothing: it is the log's, or the machine's.
+    None,
+}
+
 /// Everything that is checked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Check {
@@ -195,6 +208,43 @@ impl Check {
             | Self::DeadLetter
             | Self::LeavesRunningOut
             | Self::LeafDetached => Severity::Critical,
+        }
+    }
+
+    /// What `doctor --repair` does about it.
+    pub const fn remedy(self) -> Remedy {
+        match self {
+            Self::OnlineWithoutSession
+            | Self::OfflineWithSession
+            | Self::OverdueLease
+            | Self::UnwatchedDeadline
+            | Self::PresentUnlikeLog
+            | Self::SessionUnlikeLog
+            | Self::EndForgotten
+            | Self::Orphan => Remedy::Present,
+            Self::SpanOverlap
+            | Self::SpanHole
+            | Self::SpanEnd
+            | Self::SpanUnlikeLog
+            | Self::SessionSpanUnlikeLog
+            | Self::DailyUnlikeLog
+            | Self::DeadLetter => Remedy::View,
+            Self::OccupancyUnlikePresent => Remedy::Sums,
+            Self::Sequence
+            | Self::EventUnlikeRules
+            | Self::EventUnreadable
+            | Self::HistoryBackwards
+            | Self::RecordedBackwards
+            | Self::RecordedEarly
+            | Self::PositionTwice
+            | Self::PositionBeyondHead
+            | Self::ViewLagging
+            | Self::ViewStuck
+            | Self::ClockSkew
+            | Self::ClockSetBack
+            | Self::LeavesRunningOut
+            | Self::LeafDetached
+            | Self::NotSynchronous => Remedy::None,
         }
     }
 

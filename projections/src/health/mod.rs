@@ -37,7 +37,7 @@ use crate::db::Database;
 use crate::follow::versions::Version;
 use board::Board;
 use finding::Key;
-pub use finding::{Check, Finding, Severity};
+pub use finding::{Check, Finding, Remedy, Severity};
 use scope::Scope;
 pub use survey::{Progress, Survey};
 

@@ -84,12 +84,12 @@ pub(super) async fn check(
         let live = sessions.remove(&user).unwrap_or_default();
         let row = stored.remove(&user);
         let user_no = UserNo(user);
-        findings.extend(against_sessions(user_no, row.as_ref(), &live));
+        let mut fold = folded.remove(&user).unwrap_or_default();
+        findings.extend(against_sessions(user_no, row.as_ref(), &live, &fold));
         findings.extend(live.iter().filter_map(|live| deadline(user_no, live, time)));
         if heavy.contains(&user) {
             continue;
         }
-        let mut fold = folded.remove(&user).unwrap_or_default();
         findings.append(&mut fold.findings);
         findings.extend(against_row(user_no, row.as_ref(), &fold));
         findings.extend(against_rows(user_no, &live, &fold));
@@ -168,10 +168,16 @@ async fn last_events(db: &mut PgConnection, users: &[i64]) -> Result<Vec<Finding
 }
 
 /// A status with its sessions.
-fn against_sessions(user: UserNo, row: Option<&Stored>, live: &[Live]) -> Option<Finding> {
+fn against_sessions(
+    user: UserNo,
+    row: Option<&Stored>,
+    live: &[Live],
+    fold: &Folded,
+) -> Option<Finding> {
     let row = row?;
     let offline = row.status == Status::Offline.as_str();
-    let opened = live.iter().map(|live| live.opened_position);
+    let by_log = fold.state.sessions.iter().filter_map(|session| fold.opened.get(&session.id));
+    let opened = live.iter().map(|live| live.opened_position).chain(by_log.copied());
     let finding = match (offline, live.len()) {
         (false, 0) => {
             let found = format!("{} without one", row.status);
