@@ -74,6 +74,8 @@ impl Node {
         let address = listener.local_addr()?;
         let auth = Arc::new(Auth::new(settings.auth, settings.rate).await?);
         let revoked = Arc::clone(&auth);
+        // First: what is counted before there is a recorder is lost.
+        let metrics = telemetry::install_metrics();
         let realm = Realm::join(RealmOptions {
             url: settings.database_url,
             queue_max: settings.queue_max,
@@ -86,7 +88,6 @@ impl Node {
         })
         .await?;
         let realm = Arc::new(realm);
-        let metrics = telemetry::install_metrics();
         let health = Arc::new(Health::default());
         let checks = Arc::clone(&health);
         let app = App { realm: Arc::clone(&realm), auth: Arc::clone(&auth), metrics, health };

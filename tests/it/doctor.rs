@@ -54,7 +54,7 @@ async fn what_is_consistent_ends_with_0_and_wrong_usage_with_2_and_no_database_w
 
 #[tokio::test(flavor = "multi_thread")]
 async fn findings_end_with_3_and_a_repair_beside_two_nodes_mends_them() {
-    let world = patient(2).await;
+    let mut world = patient(2).await;
     let users = ["status", "row", "session", "ghost", "ended", "span", "sums", "day"];
     let mut sessions = Vec::new();
     for user in users {
@@ -87,10 +87,9 @@ async fn findings_end_with_3_and_a_repair_beside_two_nodes_mends_them() {
     let events = world.events().await;
     by_hand(&world, &broken).await;
     // A node that starts now believes what stands there.
-    let mut world = world;
     world.add_node().await;
     let ran = doctor(&world, []).await;
-    assert_eq!(ran.code, Some(3), "{}{}", ran.out, ran.err);
+    assert_eq!(ran.code, Some(3), "{ran:?}");
     for line in ["offline_with_session of status", "present_unlike_log of row", "    advice"] {
         assert!(ran.out.contains(line), "{line}: {}", ran.out);
     }
@@ -117,7 +116,7 @@ async fn findings_end_with_3_and_a_repair_beside_two_nodes_mends_them() {
             assert_eq!(claim["text"], format!("what {user} says"), "{user}");
         }
     }
-    // They go on as if nothing had been.
+    // They go on.
     for (user, session) in users.iter().zip(&sessions) {
         world.at_node(&world.user(user), 2).beat(session).await.expect(200);
         world.at_node(&world.user(user), 1).logout(session).await.expect(200);

@@ -257,13 +257,13 @@ async fn every_inconsistency_is_flagged_with_its_person_and_goes_when_it_is_undo
             .await
             .unwrap();
         let words = statement.split_inclusive(|c: char| !c.is_ascii_alphabetic());
-        let word = |word: &str| match word.strip_prefix('U') {
+        let numbered = |part: &str| match part.strip_prefix('U') {
             Some(rest) if !rest.starts_with(|c: char| c.is_ascii_alphabetic()) => {
                 format!("{number}{rest}")
             }
             Some(_) | None => word.to_owned(),
         };
-        by_hand(&world, &words.map(word).collect::<String>()).await;
+        by_hand(&world, &words.map(numbered).collect::<String>()).await;
     }
     by_hand(&world, "update occupancy_1 set busy = busy + 3, online = online - 2").await;
     for (check, event, _) in BROKEN {
@@ -304,9 +304,8 @@ async fn undo(world: &World) {
         } else {
             (String::new(), "*")
         };
-        all += &format!(
-            "delete from {table}; insert into {table} {into} select {from} from kept_{table};"
-        );
+        let insert = format!("insert into {table} {into} select {from} from kept_{table};");
+        all.extend(["delete from ", table, ";", &insert]);
     }
     by_hand(world, &all).await;
 }

@@ -23,7 +23,7 @@ async fn two_leaves(nodes: usize) -> World {
         ana.beat(&session).await.expect(200);
     }
     ana.logout(&session).await.expect(200);
-    let next = format!("select setval('log_pos', {})", LEAF_POSITIONS);
+    let next = format!("select setval('log_pos', {LEAF_POSITIONS})");
     world.pool.execute(next.as_str()).await.unwrap();
     ana.login().await;
     fold::caught_up(&world.pool).await;

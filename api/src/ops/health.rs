@@ -16,8 +16,8 @@ use crate::shapes::Instant;
 /// How the node is.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct HealthBody {
-    /// `ok`; `degraded`: this node may not serve, or something needs looking after; `red`: a view is
-    /// stuck or has set an event aside, or something is inconsistent.
+    /// `ok`; `degraded`: this node may not serve, or something needs looking after; `red`: a view
+    /// is stuck or has set an event aside, or something is inconsistent.
     status: &'static str,
     version: &'static str,
     /// Everything at or below it is in this node's memory.

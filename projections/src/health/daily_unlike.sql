@@ -1,5 +1,6 @@
--- Of the users $1, those whose time in each status differs from the fold of the log up to the view's
--- checkpoint ($2), in all days together; what has not ended counts up to where the view has come.
+-- Of the users $1, those whose time in each status differs from the fold of the log up to the
+-- view's checkpoint ($2), in all days together; what has not ended counts as far as the view has
+-- come.
 with span as (
     select f.user_no, f.status, f.from_at, f.from_position,
            greatest(f.from_at, coalesce(f.to_at, o.at, f.from_at)) as to_at

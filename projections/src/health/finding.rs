@@ -264,7 +264,7 @@ impl Check {
             | Self::SpanUnlikeLog
             | Self::SessionSpanUnlikeLog
             | Self::DailyUnlikeLog => {
-                "the log decides: `rollcall doctor --repair` folds this user's part of the view anew"
+                "the log decides: `rollcall doctor --repair` folds this user's part of it anew"
             }
             Self::OccupancyUnlikePresent => {
                 "`rollcall doctor --repair`, or a rebuild of the view, counts anew from the log"
@@ -359,8 +359,8 @@ impl Finding {
         self
     }
 
-    pub(crate) fn about(mut self, subject: impl ToString) -> Self {
-        self.subject = subject.to_string();
+    pub(crate) fn about(mut self, subject: impl std::fmt::Display) -> Self {
+        self.subject = format!("{subject}");
         self
     }
 

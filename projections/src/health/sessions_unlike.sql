@@ -1,4 +1,4 @@
--- Of the users $1, the sessions that differ from what the log up to the view's checkpoint ($2) says.
+-- Of the users $1, the sessions that differ from the log up to the view's checkpoint ($2).
 with told as (
     select e.user_no, e.position, e.session_id, e.type, e.occurred_at, e.reason, e.data,
            e.data ->> 'invisible' = 'true' as hides

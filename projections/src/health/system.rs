@@ -83,18 +83,19 @@ async fn beyond(db: &mut PgConnection, head: Position) -> Result<Vec<Finding>, E
     Ok(rows.into_iter().map(finding).collect())
 }
 
+type DueRow = (SessionId, i64, Position, Timestamp, i32, Option<i32>, bool);
+
 /// What the sweepers should have recorded.
 async fn due(db: &mut PgConnection, time: &Time) -> Result<Vec<Finding>, Error> {
     let late = time.now - OVERDUE_AFTER;
-    let sessions: Vec<(SessionId, i64, Position, Timestamp, i32, Option<i32>, bool)> =
-        sqlx::query_as(
-            "select session_id, user_no, opened_position, last_seen, lease_ms, away_after_ms, active
+    let sessions: Vec<DueRow> = sqlx::query_as(
+        "select session_id, user_no, opened_position, last_seen, lease_ms, away_after_ms, active
                from live_session where check_at < $1 order by check_at limit $2",
-        )
-        .bind(late)
-        .bind(DUE_MAX)
-        .fetch_all(&mut *db)
-        .await?;
+    )
+    .bind(late)
+    .bind(DUE_MAX)
+    .fetch_all(&mut *db)
+    .await?;
     let mut findings = Vec::new();
     for (session, user, opened, last_seen, lease_ms, away_after_ms, active) in sessions {
         let ends = |ms: i32| time.silences.deadline(last_seen, ms.unsigned_abs());

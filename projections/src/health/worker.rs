@@ -76,7 +76,7 @@ impl Worker {
 
     pub(super) async fn run(mut self, stop: CancellationToken) {
         loop {
-            let step = async {
+            let next = async {
                 let began = Instant::now();
                 let pause = match self.step().await {
                     Ok(true) => (began.elapsed() * 9).clamp(PAUSE.0, PAUSE.1),
@@ -92,7 +92,7 @@ impl Worker {
             };
             tokio::select! {
                 () = stop.cancelled() => return,
-                () = step => {}
+                () = next => {}
             }
         }
     }

@@ -77,8 +77,8 @@ async fn note(
     Ok(())
 }
 
-/// Builds a view anew whose sums are nobody's in particular, beside the live one, which serves until
-/// then. What was live before is known to be wrong, and goes. Some: why it is kept as it is.
+/// Builds a view anew whose sums are nobody's in particular, beside the live one, which serves
+/// until then. What was live before is known to be wrong, and goes. Some: why it is kept as it is.
 pub(super) async fn build_anew(
     database: &Database,
     view: &'static View,
