@@ -261,7 +261,7 @@ async fn every_inconsistency_is_flagged_with_its_person_and_goes_when_it_is_undo
             Some(rest) if !rest.starts_with(|c: char| c.is_ascii_alphabetic()) => {
                 format!("{number}{rest}")
             }
-            Some(_) | None => word.to_owned(),
+            Some(_) | None => part.to_owned(),
         };
         by_hand(&world, &words.map(numbered).collect::<String>()).await;
     }
