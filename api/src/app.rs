@@ -5,6 +5,7 @@ use std::sync::Arc;
 use axum::extract::FromRef;
 use domain::{Audience, UserId, UserNo};
 use projections::groups::Groups;
+use projections::health::Health;
 use projections::mailman::Mailman;
 use projections::realm::{Consistency, Seen};
 use projections::{Error, Realm};
@@ -38,6 +39,8 @@ pub struct App {
     pub metrics: Metrics,
     /// What the adapters remember.
     pub compat: Arc<Compat>,
+    /// What the checks of consistency have found.
+    pub health: Arc<Health>,
 }
 
 impl FromRef<App> for Arc<Auth> {

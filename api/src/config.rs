@@ -43,6 +43,8 @@ pub enum Command {
     Openapi,
     /// Read history from elsewhere into the log
     Import(ImportArgs),
+    /// Check whether everything is consistent; exit status 3: it is not
+    Doctor(DoctorArgs),
 }
 
 /// Where the data is.
@@ -275,6 +277,21 @@ pub enum DbRole {
     Auditor,
     /// Reads projections.
     Analyst,
+}
+
+/// `rollcall doctor`.
+#[derive(Debug, Clone, Args)]
+pub struct DoctorArgs {
+    /// Fold anew from the log what is not as the log says: the present, users' parts of views. The
+    /// log is never touched. Works beside a running server
+    #[arg(long)]
+    pub repair: bool,
+    /// Print the findings as JSON
+    #[arg(long)]
+    pub json: bool,
+    /// The database.
+    #[command(flatten)]
+    pub database: DatabaseArgs,
 }
 
 /// `rollcall import`.

@@ -15,7 +15,7 @@ use crate::app::App;
 use crate::compat::{self, Adapters};
 use crate::layers::{self, EdgeSettings};
 use crate::live::{changes, groups, messages, stream, ticket, ws};
-use crate::ops::{self, views};
+use crate::ops::{self, health, views};
 use crate::presence::{
     bulk, claims, explain, guards, heartbeat, history, policy, sessions, spans, status,
 };
@@ -76,7 +76,8 @@ fn described() -> OpenApiRouter<App> {
         .routes(routes!(import::http::import))
         .routes(routes!(ops::healthz))
         .routes(routes!(ops::readyz))
-        .routes(routes!(ops::health))
+        .routes(routes!(health::health))
+        .routes(routes!(health::consistency))
         .routes(routes!(ops::metrics))
         .routes(routes!(views::list))
         .routes(routes!(views::rebuild))

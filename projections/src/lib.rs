@@ -16,6 +16,8 @@
 //! - [`policy`]: the event-sourced policy and its relay into the log
 //! - [`history`]: what was, read from the log; [`spans`]: the same as intervals
 //! - [`follow`]: what follows the log; [`views`]: the SQL of each view
+//! - [`health`]: whether all of it is consistent
+//! - [`repair`]: what is made from the log, made again; [`retention`]: heartbeats past their time
 //! - [`due`]: what the sweeper looks for; [`leaves`]: partitions of the log
 //! - [`revocation`]: tokens no longer believed
 //! - [`groups`]: who belongs to which; [`messages`]: what is sent and waits; [`mailman`]: hands it
@@ -34,6 +36,7 @@ pub mod error;
 pub mod feed;
 pub mod follow;
 pub mod groups;
+pub mod health;
 pub mod hint;
 pub mod history;
 pub mod leaves;
@@ -44,6 +47,8 @@ pub mod names;
 pub mod policy;
 pub mod queue;
 pub mod realm;
+pub mod repair;
+pub mod retention;
 pub mod revocation;
 pub mod roster;
 pub mod shared;

@@ -10,7 +10,7 @@ use sqlx::{Connection, PgPool};
 use tokio::task::JoinHandle;
 
 use crate::appender::Appender;
-use crate::batch::Beat;
+use crate::batch::{Beat, SystemEvent};
 use crate::clock::SILENCE;
 use crate::db::Database;
 use crate::feed::Feed;
@@ -21,7 +21,7 @@ use crate::revocation::{self, Revocation};
 use crate::roster::Roster;
 use crate::shared::{OnRevoked, Shared};
 use crate::store::{Asked, Executed, PresenceStore};
-use crate::{Error, follow, hint, leaves, load, policy, tail, ticket};
+use crate::{Error, follow, hint, leaves, load, policy, repair, tail, ticket};
 
 /// How long a shutdown tries to append what was accepted, if the database is away.
 pub const SHUTDOWN_MAX: Duration = Duration::from_secs(10);
@@ -233,6 +233,11 @@ impl Realm {
         self.shared.queue.ask(Job::Tick).await
     }
 
+    /// Appends an event of the system itself; the log's head after it.
+    pub async fn append_system(&self, event: SystemEvent) -> Result<Position, Error> {
+        self.shared.queue.ask(|reply| Job::System(event, reply)).await
+    }
+
     /// Moves lazy deadlines on.
     pub async fn recheck(&self, sessions: Vec<SessionId>) -> Result<(), Error> {
         self.shared.queue.ask(|reply| Job::Recheck(sessions, reply)).await
@@ -403,6 +408,7 @@ async fn fill(database: &Database, shared: &Shared) -> Result<(), Error> {
         .await?;
     let newest = tail::newest(&mut snapshot).await?;
     let silences = load::silences(&mut *snapshot).await?;
+    shared.set_repairs_heard(repair::newest(&mut snapshot).await?);
     load::everybody(&mut snapshot, |user| {
         shared.names.remember(user.user_id.clone(), user.user_no);
         shared.roster.put(user);

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
+mod alerts;
 mod auth;
 mod bad_input;
 mod bulk;
@@ -12,11 +13,14 @@ mod compat_login;
 mod compat_planner;
 mod compat_polling;
 mod compat_races;
+mod doctor;
 mod expiry;
 mod faults;
 mod groups;
 mod guards;
 mod harness;
+mod health;
+mod health_system;
 mod heartbeats;
 mod import;
 mod live_changes;
@@ -29,6 +33,7 @@ mod messages;
 mod operations;
 mod policy;
 mod replay;
+mod retention;
 mod sessions;
 mod spans;
 mod statuses;

@@ -1,5 +1,6 @@
 //! What the one binary does: a file a group of commands, and the database that they share.
 
+mod doctor;
 mod import;
 mod serve;
 
@@ -19,7 +20,7 @@ use crate::{routes, telemetry};
 /// Why a command failed, in one line.
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
-/// Does what the command line says. Exit status: 0 done, 1 failed.
+/// Does what the command line says. Exit status: 0 done, 1 failed; `doctor`: 3 findings.
 pub async fn run(cli: Cli) -> ExitCode {
     let done = match cli.command {
         Command::Serve(args) => serve::serve(*args).await,
@@ -28,14 +29,16 @@ pub async fn run(cli: Cli) -> ExitCode {
         Command::Migrate(args) => migrate(&args).await,
         Command::Openapi => openapi(),
         Command::Import(args) => import::import(args).await,
+        Command::Doctor(args) => return ended(doctor::doctor(args).await),
     };
-    match done {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => {
-            eprintln!("rollcall: {failure}");
-            ExitCode::FAILURE
-        }
-    }
+    ended(done.map(|()| ExitCode::SUCCESS))
+}
+
+fn ended(done: Result<ExitCode, Failure>) -> ExitCode {
+    done.unwrap_or_else(|failure| {
+        eprintln!("rollcall: {failure}");
+        ExitCode::FAILURE
+    })
 }
 
 /// The database in use, and what has to be stopped again, if anything.
