@@ -40,8 +40,8 @@ async fn live(world: &World, seed: u64, steps: usize) {
                 user.logout(&session).await;
             }
             4 => {
-                let word = random.choice(["away", "busy", "dnd", "online"]).unwrap();
-                let body = json!({ "status": word, "ttl_ms": random.u32(1_000..20_000) });
+                let status = random.choice(["away", "busy", "dnd", "online"]).unwrap();
+                let body = json!({ "status": status, "ttl_ms": random.u32(1_000..20_000) });
                 user.put(&format!("/v1/users/{name}/claims/manual"), body).await.expect(200);
             }
             5 => {
