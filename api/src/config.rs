@@ -258,7 +258,7 @@ pub enum DbRole {
     Api,
     /// Reads the trail.
     Auditor,
-    /// Reads projections.
+    /// Reads the schema analytics, in which everybody is as others were shown them.
     Analyst,
 }
 

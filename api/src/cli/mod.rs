@@ -89,10 +89,11 @@ fn located(data_dir: &Path) -> Result<String, Failure> {
     Ok(located.url())
 }
 
-/// The same login, with that role's rights from the first statement on.
+/// The same login, with that role's rights and schema from the first statement on.
 fn with_role(url: &str, role: &str) -> String {
     let separator = if url.contains('?') { '&' } else { '?' };
-    format!("{url}{separator}options=-c%20role%3D{role}%20-c%20search_path%3Drollcall")
+    let schema = if role == "rollcall_analyst" { "analytics" } else { "rollcall" };
+    format!("{url}{separator}options=-c%20role%3D{role}%20-c%20search_path%3D{schema}")
 }
 
 async fn migrate(args: &DatabaseArgs) -> Result<(), Failure> {
