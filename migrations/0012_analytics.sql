@@ -83,13 +83,12 @@ comment on column analytics.user_status.last_seen is
     'Latest login or heartbeat of any session; frozen while the user is invisible.';
 
 -- The few who were ever invisible are folded from the log, as others were shown them; of all
--- others, what was shown is what was.
+-- others, what was shown is what was. Not what began a span: an event that others were not shown
+-- would give the invisible away.
 create function veiled_spans() returns table (user_no bigint, from_at timestamptz,
-    to_at timestamptz, status presence_status, from_type event_type, from_reason end_reason,
-    from_position bigint, to_position bigint)
+    to_at timestamptz, status presence_status)
 language sql stable security definer rows 1000 set search_path from current as $$
-    select f.user_no, f.from_at, f.to_at, f.status, f.from_type, f.from_reason, f.from_position,
-           f.to_position
+    select f.user_no, f.from_at, f.to_at, f.status
       from fold_spans(
             array(select distinct e.user_no from event e
                    where e.class = 'T' and e.type = 'visibility_changed'),
@@ -98,19 +97,16 @@ language sql stable security definer rows 1000 set search_path from current as $
 $$;
 
 create view shown_span as
-select s.user_no, s.from_at, s.to_at, s.status, s.from_type, s.from_reason, s.from_position,
-       s.to_position, s.during
+select s.user_no, s.from_at, s.to_at, s.status, s.during
   from status_span s
  where not exists (select from event e where e.class = 'T' and e.type = 'visibility_changed'
                       and e.user_no = s.user_no)
 union all
-select v.user_no, v.from_at, v.to_at, v.status, v.from_type, v.from_reason, v.from_position,
-       v.to_position, tstzrange(v.from_at, v.to_at)
+select v.user_no, v.from_at, v.to_at, v.status, tstzrange(v.from_at, v.to_at)
   from veiled_spans() v;
 
 create view analytics.status_span as
-select a.user_id, s.status::text as status, s.from_at, s.to_at,
-       s.from_type::text as cause, s.from_reason::text as reason, s.from_position as position
+select a.user_id, s.status::text as status, s.from_at, s.to_at
   from shown_span s join account a on a.user_no = s.user_no;
 
 comment on view analytics.status_span is 'Everybody''s history in stretches of one status each, '
@@ -119,13 +115,6 @@ comment on column analytics.status_span.user_id is 'The outside name.';
 comment on column analytics.status_span.status is 'online, away, busy, dnd or offline.';
 comment on column analytics.status_span.from_at is 'When it began.';
 comment on column analytics.status_span.to_at is 'When it ended; null: it lasts.';
-comment on column analytics.status_span.cause is
-    'The type of the event that began it, such as session_opened or claim_set.';
-comment on column analytics.status_span.reason is
-    'Why a session ended, where that began it: user_request, lost_carrier, idle_timeout, '
-    'session_timeout or admin_reset.';
-comment on column analytics.status_span.position is
-    'That event''s place in the log: what to ask an auditor about.';
 
 create view analytics.session as
 select a.user_id, s.session_id, s.kind::text as device_kind, s.opened_at, s.ended_at,

@@ -313,7 +313,7 @@ fn origin(text: &str) -> Result<HeaderValue, String> {
 }
 
 /// `90s`, `30m`, `8h`, `2d`, and sums such as `1h30m`.
-fn duration(text: &str) -> Result<Duration, String> {
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     let wrong = || format!("{text:?} is not a duration such as 90s, 30m, 8h, 2d or 1h30m");
     let mut seconds = 0_u64;
     for part in text.split_inclusive(|c: char| !c.is_ascii_digit()) {

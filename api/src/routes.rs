@@ -20,7 +20,7 @@ use crate::presence::{
     bulk, claims, explain, guards, heartbeat, history, policy, sessions, spans, status,
 };
 use crate::problem::ProblemDocument;
-use crate::{extract, import};
+use crate::{analytics, extract, import};
 
 /// The description's head.
 #[derive(OpenApi)]
@@ -69,6 +69,11 @@ fn described() -> OpenApiRouter<App> {
         .routes(routes!(messages::broadcast))
         .routes(routes!(history::transitions))
         .routes(routes!(history::log))
+        .routes(routes!(analytics::occupancy::occupancy))
+        .routes(routes!(analytics::heatmap::heatmap))
+        .routes(routes!(analytics::time::time_in_status))
+        .routes(routes!(analytics::sessions::sessions))
+        .routes(routes!(analytics::day::day))
         .routes(routes!(import::http::import))
         .routes(routes!(ops::healthz))
         .routes(routes!(ops::readyz))

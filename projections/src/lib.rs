@@ -16,11 +16,13 @@
 //! - [`policy`]: the event-sourced policy and its relay into the log
 //! - [`history`]: what was, read from the log; [`spans`]: the same as intervals
 //! - [`follow`]: what follows the log; [`views`]: the SQL of each view
+//! - [`analytics`]: people in numbers
 //! - [`due`]: what the sweeper looks for; [`leaves`]: partitions of the log
 //! - [`revocation`]: tokens no longer believed
 //! - [`groups`]: who belongs to which; [`messages`]: what is sent and waits; [`mailman`]: hands it
 //!   to whoever is live on this node
 
+pub mod analytics;
 pub mod appender;
 pub mod batch;
 pub mod clock;

@@ -68,6 +68,7 @@ pub struct Realm {
     store: PresenceStore,
     policies: Policies,
     database: Database,
+    analysis: PgPool,
     tasks: tokio::sync::Mutex<Vec<JoinHandle<()>>>,
 }
 
@@ -103,7 +104,8 @@ impl Realm {
             vec![tokio::spawn(appender.run()), tokio::spawn(tail), tokio::spawn(follow)].into();
         let policies = Policies::new(pool, queue);
         let store = PresenceStore::new(Arc::clone(&shared));
-        let realm = Self { shared, store, policies, database, tasks };
+        let analysis = database.analysis_pool();
+        let realm = Self { shared, store, policies, database, analysis, tasks };
         // Shown from the start: who watches them should not wonder whether they exist.
         metrics::counter!("rollcall_append_retries_total").increment(0);
         metrics::counter!("rollcall_conflicts_total").increment(0);
@@ -133,6 +135,7 @@ impl Realm {
             }
         }
         deadline.abort();
+        self.analysis.close().await;
         self.shared.pool.close().await;
     }
 
@@ -209,6 +212,11 @@ impl Realm {
     /// Connections for reads.
     pub fn pool(&self) -> &PgPool {
         &self.shared.pool
+    }
+
+    /// Connections for questions about people in numbers: few, each question bounded in time.
+    pub fn analysis(&self) -> &PgPool {
+        &self.analysis
     }
 
     /// The way to the database as its owner: for leaves.

@@ -1,3 +1,7 @@
 //! What analysts read: the schema `analytics`, its calls, its files and its pictures.
 
+mod day;
+mod forms;
+mod numbers;
+mod past;
 mod schema;
