@@ -47,6 +47,11 @@ pub const CONNECTIONS_MAX: usize = 20_000;
 /// Longest request head (line and headers), in bytes.
 pub const HEAD_BYTES_MAX: usize = 128 * 1024;
 
+/// Longest `wait_ms` of `GET /v1/log`.
+pub const LOG_WAIT_MAX: Duration = Duration::from_secs(30);
+/// Between two looks at the log for one who waits.
+pub const LOG_LOOK_EVERY: Duration = Duration::from_millis(100);
+
 /// Requests per second and subject.
 pub const RATE_PER_SECOND: u32 = 200;
 /// Requests that a subject may send at once after a pause.
@@ -54,7 +59,7 @@ pub const RATE_BURST: u32 = 1_000;
 
 /// Routes that outlast [`REQUEST_TIME_MAX`] by design: long polls bound themselves by `wait_ms`,
 /// streams by [`BODY_IDLE_MAX`]. Route templates as given to the router.
-pub const UNTIMED_ROUTES: &[&str] = &["/v1/import"];
+pub const UNTIMED_ROUTES: &[&str] = &["/v1/import", "/v1/log"];
 
 type Limiter<C> =
     RateLimiter<u64, DashMapStateStore<u64>, C, NoOpMiddleware<<C as Clock>::Instant>>;

@@ -17,7 +17,7 @@ use crate::layers::{self, EdgeSettings};
 use crate::live::{groups, messages};
 use crate::ops::{self, views};
 use crate::presence::{
-    bulk, claims, explain, guards, heartbeat, history, policy, sessions, spans, status,
+    bulk, claims, explain, guards, heartbeat, history, log, policy, sessions, spans, status,
 };
 use crate::problem::ProblemDocument;
 use crate::{analytics, extract, import};
@@ -68,7 +68,7 @@ fn described() -> OpenApiRouter<App> {
         .routes(routes!(messages::send_to_group))
         .routes(routes!(messages::broadcast))
         .routes(routes!(history::transitions))
-        .routes(routes!(history::log))
+        .routes(routes!(log::log))
         .routes(routes!(analytics::occupancy::occupancy))
         .routes(routes!(analytics::heatmap::heatmap))
         .routes(routes!(analytics::time::time_in_status))

@@ -24,6 +24,9 @@ const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
 
 static MIGRATIONS: Migrator = sqlx::migrate!("../migrations");
 
+/// Connections of which nobody outside this crate needs to know more.
+pub type Pool = PgPool;
+
 /// How to reach one realm's database.
 #[derive(Debug, Clone)]
 pub struct Database {

@@ -16,6 +16,7 @@
 //! - [`policy`]: the event-sourced policy and its relay into the log
 //! - [`history`]: what was, read from the log; [`spans`]: the same as intervals
 //! - [`follow`]: what follows the log; [`views`]: the SQL of each view
+//! - [`log`]: the log, filtered, page by page
 //! - [`analytics`]: people in numbers
 //! - [`due`]: what the sweeper looks for; [`leaves`]: partitions of the log
 //! - [`revocation`]: tokens no longer believed
@@ -35,6 +36,7 @@ pub mod groups;
 pub mod history;
 pub mod leaves;
 pub mod load;
+pub mod log;
 pub mod mailman;
 pub mod messages;
 pub mod names;

@@ -1,5 +1,6 @@
 //! What the one binary does: a file a group of commands, and the database that they share.
 
+mod export;
 mod import;
 mod serve;
 
@@ -28,6 +29,7 @@ pub async fn run(cli: Cli) -> ExitCode {
         Command::Migrate(args) => migrate(&args).await,
         Command::Openapi => openapi(),
         Command::Import(args) => import::import(args).await,
+        Command::Export(args) => export::export(args).await,
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,12 +1,13 @@
 //! The forms in which rows are answered and exported: JSON, NDJSON, CSV, Parquet, CloudEvents.
 //!
 //! - [`table`]: rows of columns; [`csv`], [`parquet`]: files of them
-//! - [`cloudevents`]: events as CloudEvents 1.0
+//! - [`events`]: files of events; [`cloudevents`]: events as CloudEvents 1.0
 //! - [`accept`]: which form a client asks for
 
 pub mod accept;
 pub mod cloudevents;
 pub mod csv;
+pub mod events;
 pub mod parquet;
 pub mod table;
 
