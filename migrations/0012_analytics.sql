@@ -228,8 +228,8 @@ comment on column analytics.status_daily.dnd_ms is 'Milliseconds in do not distu
 comment on column analytics.status_daily.offline_ms is
     'Milliseconds offline, from the user''s first event on; the five add up to the day.';
 
--- A day is from one local midnight to the next: 23 or 25 hours where the clocks change. Of one user,
--- or of everybody; planned anew for each call, as these two want different plans.
+-- A day is from one local midnight to the next: 23 or 25 hours where the clocks change. Of one
+-- user, or of everybody; planned anew for each call, as these two want different plans.
 create function daily_shares(from_day date, to_day date, zone text, who bigint)
 returns table (user_id text, day date, online_ms bigint, away_ms bigint, busy_ms bigint,
                dnd_ms bigint, offline_ms bigint)

@@ -8,7 +8,7 @@ use sqlx::{Connection, Executor, PgConnection};
 use tests::{World, eventually, fold};
 
 /// A connection as `db-url --role analyst` gives it.
-async fn analyst(world: &World) -> PgConnection {
+pub(super) async fn analyst(world: &World) -> PgConnection {
     let options = PgConnectOptions::from_str(&world.database.url).unwrap();
     let options = options.options([("role", "rollcall_analyst"), ("search_path", "analytics")]);
     PgConnection::connect_with(&options).await.unwrap()
