@@ -95,9 +95,8 @@ impl Filter {
         match &self.types {
             Some(types) if types.iter().all(|name| name == HEARTBEAT) => Classes::Heartbeats,
             Some(types) if types.iter().any(|name| name == HEARTBEAT) => Classes::Both,
-            Some(_) => Classes::Transitions,
             None if self.heartbeats => Classes::Both,
-            None => Classes::Transitions,
+            Some(_) | None => Classes::Transitions,
         }
     }
 

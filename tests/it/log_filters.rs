@@ -62,6 +62,9 @@ fn text<'a>(event: &'a Value, member: &str) -> &'a str {
     event[member].as_str().unwrap_or_default()
 }
 
+/// Whether an event fits.
+type Fits = Box<dyn Fn(&Value) -> bool>;
+
 #[tokio::test]
 async fn filters_choose_what_they_say_whatever_the_page() {
     let world = World::start().await;
@@ -72,7 +75,6 @@ async fn filters_choose_what_they_say_whatever_the_page() {
     let middle = everything[everything.len() / 2]["recorded_at"].as_str().unwrap().to_owned();
     let at: Timestamp = middle.parse().unwrap();
     let year: Timestamp = "2026-06-01T00:00:00Z".parse().unwrap();
-    type Fits = Box<dyn Fn(&Value) -> bool>;
     let cases: Vec<(String, Fits)> = vec![
         (
             "types=claim_set,claim_expired".into(),

@@ -140,7 +140,7 @@ pub async fn sessions(
     let groups = sessions::ended(app.realm.analysis(), window).await?;
     let open = sessions::open(app.realm.analysis(), window).await?;
     let body = SessionsBody {
-        items: items(groups),
+        items: items(&groups),
         open,
         from: Instant(window.from),
         to: Instant(window.to),
@@ -151,7 +151,7 @@ pub async fn sessions(
 }
 
 /// All, by reason, by kind of device, and every class of lengths, also those without a session.
-fn items(groups: Vec<Group>) -> Vec<SessionsItem> {
+fn items(groups: &[Group]) -> Vec<SessionsItem> {
     let of = |by: By| groups.iter().filter(move |group| group.by == by);
     let ways = [By::All, By::Reason, By::DeviceKind];
     let mut items: Vec<SessionsItem> =

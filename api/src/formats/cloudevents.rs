@@ -1,10 +1,10 @@
-//! Events as CloudEvents 1.0 (JSON event format).
+//! Events as `CloudEvents` 1.0 (JSON event format).
 
 use serde::Serialize;
 
 use crate::shapes::{EventBody, Instant};
 
-/// One event in the envelope of CloudEvents.
+/// One event in the envelope of `CloudEvents`.
 #[derive(Debug, Serialize)]
 pub struct CloudEvent<'a> {
     specversion: &'static str,

@@ -19,7 +19,7 @@ pub enum EventForm {
     Csv,
     /// Apache Parquet; `data` is JSON.
     Parquet,
-    /// A batch of CloudEvents 1.0.
+    /// A batch of `CloudEvents` 1.0.
     CloudEvents,
 }
 
@@ -76,7 +76,7 @@ pub enum EventFile<W: Write + Send> {
     /// A line each.
     Lines(W),
     /// A line each, below the names.
-    Csv(CsvFile<W>),
+    Csv(Box<CsvFile<W>>),
     /// Groups of rows.
     Parquet(Box<ParquetFile<W>>),
     /// One array.
@@ -94,7 +94,7 @@ impl<W: Write + Send> EventFile<W> {
         let columns = EventBody::COLUMNS;
         Ok(match form {
             EventForm::Ndjson => Self::Lines(sink),
-            EventForm::Csv => Self::Csv(CsvFile::begin(sink, columns)?),
+            EventForm::Csv => Self::Csv(Box::new(CsvFile::begin(sink, columns)?)),
             EventForm::Parquet => {
                 let file = ParquetFile::begin(sink, columns).map_err(io::Error::other)?;
                 Self::Parquet(Box::new(file))

@@ -1,7 +1,7 @@
-//! The forms in which rows are answered and exported: JSON, NDJSON, CSV, Parquet, CloudEvents.
+//! The forms in which rows are answered and exported: JSON, NDJSON, CSV, Parquet, `CloudEvents`.
 //!
 //! - [`table`]: rows of columns; [`csv`], [`parquet`]: files of them
-//! - [`events`]: files of events; [`cloudevents`]: events as CloudEvents 1.0
+//! - [`events`]: files of events; [`cloudevents`]: events as `CloudEvents` 1.0
 //! - [`accept`]: which form a client asks for
 
 pub mod accept;
@@ -26,7 +26,7 @@ pub enum Format {
     Csv,
     /// Apache Parquet.
     Parquet,
-    /// A batch of CloudEvents 1.0.
+    /// A batch of `CloudEvents` 1.0.
     CloudEvents,
     /// A picture.
     Svg,

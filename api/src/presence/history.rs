@@ -37,7 +37,7 @@ pub struct TransitionsQuery {
 }
 
 /// The transitions of a user, oldest first. As JSON, NDJSON, CSV, Parquet or a batch of
-/// CloudEvents, by `Accept`; in all forms but JSON, the next page's cursor stands in the header
+/// `CloudEvents`, by `Accept`; in all forms but JSON, the next page's cursor stands in the header
 /// `Rollcall-Next-Cursor`.
 #[utoipa::path(get, path = "/v1/users/{id}/transitions", tag = "History",
     operation_id = "list_transitions",

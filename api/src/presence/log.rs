@@ -144,7 +144,7 @@ pub struct LogBody {
     head: Position,
 }
 
-/// Events in position order. As JSON, NDJSON, CSV, Parquet or a batch of CloudEvents, by `Accept`;
+/// Events in position order. As JSON, NDJSON, CSV, Parquet or a batch of `CloudEvents`, by `Accept`;
 /// in all forms but JSON, `next` and `head` stand in the headers `Rollcall-Next`, `Rollcall-Head`.
 #[utoipa::path(get, path = "/v1/log", tag = "History",
     operation_id = "read_log",

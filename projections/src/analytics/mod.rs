@@ -73,7 +73,7 @@ pub async fn reached(
 /// What the database says of a question: that it takes too long, or that it makes no sense, such
 /// as a time zone that it does not have.
 fn told(error: sqlx::Error) -> Error {
-    let code = error.as_database_error().and_then(|error| error.code());
+    let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code);
     match code.as_deref() {
         Some("57014") => Error::TooSlow,
         Some(code) if code.starts_with("22") => Error::Refused,

@@ -87,10 +87,10 @@ pub async fn ended(pool: &PgPool, window: Window) -> Result<Vec<Group>, Error> {
     .fetch_all(pool)
     .await
     .map_err(told)?;
-    Ok(rows.into_iter().map(group).collect())
+    Ok(rows.iter().map(group).collect())
 }
 
-fn group(row: Row) -> Group {
+fn group(row: &Row) -> Group {
     // A bit is set where the column is none of those by which is grouped.
     let by = match row.grouped {
         0b011 => By::Reason,

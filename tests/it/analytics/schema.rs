@@ -49,7 +49,7 @@ async fn the_analyst_reads_the_schema_analytics_and_nothing_else() {
     for table in tables {
         let statement = format!("select 1 from rollcall.{table}");
         let error = analyst.execute(statement.as_str()).await.expect_err(&statement);
-        let code = error.as_database_error().and_then(|error| error.code()).unwrap();
+        let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code).unwrap();
         assert_eq!(code, "42501", "{statement}");
     }
     analyst.close().await.unwrap();
@@ -128,7 +128,7 @@ async fn user_status_is_what_anybody_is_told_in_any_state() {
         sessions.push((user_id, session));
     }
     // An outage, within which no lease runs.
-    world.outage(std::time::Duration::from_secs(300)).await;
+    world.outage(std::time::Duration::from_mins(5)).await;
     for step in 0..120 {
         anything(&world, &mut sessions).await;
         let mut told = (Value::Null, Value::Null);

@@ -113,7 +113,7 @@ fn number(people: f64) -> String {
     match people {
         p if p >= 9_999.5 => format!("{:.0}k", p / 1000.0),
         p if p >= 99.5 => format!("{p:.0}"),
-        p if p == 0.0 => "0".to_owned(),
+        0.0 => "0".to_owned(),
         p => format!("{p:.1}"),
     }
 }

@@ -193,10 +193,14 @@ fn shortened(title: &str) -> String {
 mod tests {
     use super::*;
 
+    fn empty(sheet: &Sheet<'_>) -> Drawn {
+        sheet.nothing()
+    }
+
     #[test]
     fn what_people_are_called_cannot_become_part_of_the_picture() {
         let heading = Heading { title: "<script>&\"'", subtitle: "</svg>", legend: &[] };
-        let svg = picture(200, &heading, |sheet| sheet.nothing()).unwrap();
+        let svg = picture(200, &heading, empty).unwrap();
         assert!(svg.contains("&lt;script&gt;&amp;&quot;&apos;"), "{svg}");
         assert_eq!(svg.matches("</svg>").count(), 1);
     }

@@ -39,7 +39,7 @@ pub fn draw(
             return sheet.nothing();
         }
         // 25 hours where the clocks are turned back.
-        let longest = items.iter().map(|item| total(item)).fold(24.0, f64::max);
+        let longest = items.iter().map(total).fold(24.0, f64::max);
         let scale = Scale::hours(longest);
         sheet.scale_up(&scale, "hours")?;
         let time = Time { window, zone };
