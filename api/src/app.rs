@@ -13,6 +13,7 @@ use utoipa::IntoParams;
 
 use crate::auth::{Auth, Caller, Role};
 use crate::compat::Compat;
+use crate::live::Live;
 use crate::problem::Problem;
 use crate::shapes::StatusBody;
 use crate::telemetry::Metrics;
@@ -31,6 +32,8 @@ pub struct App {
     pub mail: Arc<Mailman>,
     /// Tokens and rate limits.
     pub auth: Arc<Auth>,
+    /// Live feeds.
+    pub live: Arc<Live>,
     /// The process' metrics.
     pub metrics: Metrics,
     /// What the adapters remember.

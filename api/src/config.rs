@@ -16,6 +16,7 @@ use crate::auth::{load_or_make_secret, load_secret};
 use crate::compat::{Adapters, CompatSettings};
 use crate::layers::EdgeSettings;
 use crate::limits;
+use crate::live::LiveSettings;
 use crate::serve::ServerLimits;
 
 /// Presence with an audit trail.
@@ -105,6 +106,12 @@ pub struct LimitArgs {
         default_value_t = limits::CONNECTIONS_MAX as u32,
         value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub connections_max: u32,
+    /// Live feeds (streams, waiting polls, WebSockets) from one address; this machine's own are not
+    /// counted
+    #[arg(long, env = "ROLLCALL_LIVE_PER_ADDRESS_MAX", value_name = "N",
+        default_value_t = limits::LIVE_PER_ADDRESS_MAX as u32,
+        value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub live_per_address_max: u32,
     /// Commands that may wait for the log; further ones are answered 503
     #[arg(long, env = "ROLLCALL_QUEUE_MAX", default_value_t = 50_000,
         value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
@@ -196,6 +203,14 @@ impl ServeArgs {
     pub fn compat_settings(&self) -> CompatSettings {
         let (adapters, chat_login_url) = (self.compat.clone(), self.chat_login_url.clone());
         CompatSettings { adapters, chat_login_url }
+    }
+
+    /// What live feeds are like.
+    pub fn live_settings(&self) -> LiveSettings {
+        LiveSettings {
+            per_address_max: self.limits.live_per_address_max as usize,
+            ..LiveSettings::default()
+        }
     }
 
     /// What the listener lets in.

@@ -9,6 +9,7 @@
 //! - [`viewer`]: whom a caller may see
 //! - [`presence`], [`live`], [`ops`], [`import`]: the handlers
 //! - [`compat`]: the same for the clients of the systems that Rollcall replaces
+//! - [`live`]: long polls, streams and WebSockets
 //! - [`analytics`]: people in numbers; [`formats`]: the files that answers may be
 //! - [`auth`], [`limits`], [`extract`], [`problem`]: who may, how much, and how it is refused
 //! - [`serve`], [`layers`], [`telemetry`]: the listener, what surrounds every route, logs, metrics

@@ -18,6 +18,8 @@ use crate::auth::{self, Auth, AuthSettings};
 use crate::compat::{Compat, CompatSettings};
 use crate::layers::EdgeSettings;
 use crate::limits::RateLimits;
+use crate::live::follow::Follower;
+use crate::live::{Live, LiveSettings, watch};
 use crate::serve::{ServerLimits, serve};
 use crate::sweeper::Sweeper;
 use crate::{routes, telemetry};
@@ -40,6 +42,8 @@ pub struct NodeSettings {
     pub queue_max: usize,
     /// What the edge is like.
     pub edge: EdgeSettings,
+    /// What live feeds are like.
+    pub live: LiveSettings,
     /// What the listener lets in.
     pub server: ServerLimits,
     /// Which replaced systems' clients are served.
@@ -55,6 +59,8 @@ pub struct Node {
     pub realm: Arc<Realm>,
     /// Its mailman.
     pub mail: Arc<Mailman>,
+    /// Its live feeds.
+    pub live: Arc<Live>,
     stop: CancellationToken,
     serving: JoinHandle<()>,
     background: Vec<JoinHandle<()>>,
@@ -99,26 +105,32 @@ impl Node {
         let metrics = telemetry::install_metrics();
         let groups = Arc::new(Groups::new(realm.pool().clone()));
         let mail = Arc::new(Mailman::new(realm.pool().clone()).await?);
+        let stop = CancellationToken::new();
+        let origins = settings.edge.allow_origins.clone();
+        let live = Live::new(settings.live, watch::no_groups(), origins, stop.clone());
+        let follower = Follower::new(Arc::clone(&realm), Arc::clone(&live.hub));
+        let live = Arc::new(live);
         let app = App {
             realm: Arc::clone(&realm),
             groups,
             mail: Arc::clone(&mail),
             auth,
+            live: Arc::clone(&live),
             metrics,
             compat,
         };
-        let stop = CancellationToken::new();
         let sweeper = Sweeper::new(Arc::clone(&realm));
         let background = vec![
             tokio::spawn(sweeper.run(stop.clone())),
             tokio::spawn(Arc::clone(&mail).run(realm.database().clone(), stop.clone())),
+            tokio::spawn(follower.run(stop.clone())),
             tokio::spawn(upkeep(Arc::clone(&realm), stop.clone())),
             tokio::spawn(tidy(app.clone(), stop.clone())),
         ];
         let router = routes::router(app, &settings.edge);
         let (limits, stopping) = (settings.server, stop.clone());
         let serving = tokio::spawn(async move { serve(listener, router, &limits, stopping).await });
-        Ok(Self { address, realm, mail, stop, serving, background })
+        Ok(Self { address, realm, mail, live, stop, serving, background })
     }
 
     /// Answers what was accepted, then leaves the realm.

@@ -14,7 +14,7 @@ use utoipa_axum::routes;
 use crate::app::App;
 use crate::compat::{self, Adapters};
 use crate::layers::{self, EdgeSettings};
-use crate::live::{groups, messages};
+use crate::live::{changes, groups, messages, stream, ticket, ws};
 use crate::ops::{self, views};
 use crate::presence::{
     bulk, claims, explain, guards, heartbeat, history, log, policy, sessions, spans, status,
@@ -74,6 +74,10 @@ fn described() -> OpenApiRouter<App> {
         .routes(routes!(analytics::time::time_in_status))
         .routes(routes!(analytics::sessions::sessions))
         .routes(routes!(analytics::day::day))
+        .routes(routes!(changes::changes))
+        .routes(routes!(stream::stream))
+        .routes(routes!(ticket::make))
+        .routes(routes!(ws::open))
         .routes(routes!(import::http::import))
         .routes(routes!(ops::healthz))
         .routes(routes!(ops::readyz))

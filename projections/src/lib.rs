@@ -22,6 +22,9 @@
 //! - [`revocation`]: tokens no longer believed
 //! - [`groups`]: who belongs to which; [`messages`]: what is sent and waits; [`mailman`]: hands it
 //!   to whoever is live on this node
+//! - [`feed`]: the log's transitions for live feeds; [`hint`]: nodes wake each other
+//! - [`history`]: what was, read from the log
+//! - [`revocation`]: tokens no longer believed; [`ticket`]: what stands for a token, once
 
 pub mod analytics;
 pub mod appender;
@@ -31,8 +34,10 @@ pub(crate) mod columns;
 pub mod db;
 pub mod due;
 pub mod error;
+pub mod feed;
 pub mod follow;
 pub mod groups;
+pub mod hint;
 pub mod history;
 pub mod leaves;
 pub mod load;
@@ -49,6 +54,7 @@ pub mod shared;
 pub mod spans;
 pub mod store;
 pub mod tail;
+pub mod ticket;
 pub mod views;
 
 pub use error::Error;

@@ -13,6 +13,7 @@ use crate::appender::Appender;
 use crate::batch::Beat;
 use crate::clock::SILENCE;
 use crate::db::Database;
+use crate::feed::Feed;
 use crate::names::Names;
 use crate::policy::Policies;
 use crate::queue::{Beaten, Job, Queue};
@@ -20,7 +21,7 @@ use crate::revocation::{self, Revocation};
 use crate::roster::Roster;
 use crate::shared::{OnRevoked, Shared};
 use crate::store::{Asked, Executed, PresenceStore};
-use crate::{Error, follow, leaves, load, policy, tail};
+use crate::{Error, follow, hint, leaves, load, policy, tail, ticket};
 
 /// How long a shutdown tries to append what was accepted, if the database is away.
 pub const SHUTDOWN_MAX: Duration = Duration::from_secs(10);
@@ -69,6 +70,7 @@ pub struct Realm {
     policies: Policies,
     database: Database,
     analysis: PgPool,
+    live_secret: [u8; 32],
     tasks: tokio::sync::Mutex<Vec<JoinHandle<()>>>,
 }
 
@@ -98,14 +100,24 @@ impl Realm {
         let shared = Arc::new(shared);
         fill(&database, &shared).await?;
         let appender = Appender::new(database.clone(), Arc::clone(&shared), jobs);
-        let tail = tail::run(database.clone(), Arc::clone(&shared), shared.stopping.clone());
-        let follow = follow::run(database.clone(), Arc::clone(&shared), shared.stopping.clone());
-        let tasks =
-            vec![tokio::spawn(appender.run()), tokio::spawn(tail), tokio::spawn(follow)].into();
+        let (stop, node) = (&shared.stopping, uuid::Uuid::new_v4());
+        let tail = tail::run(database.clone(), Arc::clone(&shared), stop.clone());
+        let tell = hint::tell(database.clone(), Arc::clone(&shared), node, stop.clone());
+        let listen = hint::listen(database.clone(), Arc::clone(&shared), node, stop.clone());
+        let follow = follow::run(database.clone(), Arc::clone(&shared), stop.clone());
+        let tasks = vec![
+            tokio::spawn(appender.run()),
+            tokio::spawn(tail),
+            tokio::spawn(tell),
+            tokio::spawn(listen),
+            tokio::spawn(follow),
+        ];
+        let live_secret = ticket::secret(&shared.pool).await?;
         let policies = Policies::new(pool, queue);
         let store = PresenceStore::new(Arc::clone(&shared));
+        let tasks = tasks.into();
         let analysis = database.analysis_pool();
-        let realm = Self { shared, store, policies, database, analysis, tasks };
+        let realm = Self { shared, store, policies, database, analysis, live_secret, tasks };
         // Shown from the start: who watches them should not wonder whether they exist.
         metrics::counter!("rollcall_append_retries_total").increment(0);
         metrics::counter!("rollcall_conflicts_total").increment(0);
@@ -370,6 +382,16 @@ impl Realm {
             self.shared.roster.put(user);
         }
         Ok(answers)
+    }
+
+    /// A reader of transitions, for live feeds.
+    pub fn feed(&self) -> Feed {
+        Feed::new(self.database.clone())
+    }
+
+    /// What resume tokens are signed with, the same on every node.
+    pub fn live_secret(&self) -> &[u8; 32] {
+        &self.live_secret
     }
 
     /// Revokes a token on every node within a second, on this one at once.

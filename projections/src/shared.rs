@@ -26,6 +26,8 @@ pub struct Shared {
     pub(crate) queue: Queue,
     pub(crate) pool: PgPool,
     pub(crate) behind: Notify,
+    /// This node has appended transitions: other nodes may want to know.
+    pub(crate) appended: Notify,
     pub(crate) stopping: CancellationToken,
     pub(crate) give_up: CancellationToken,
     /// Another node has appended since this one joined.
@@ -54,6 +56,7 @@ impl Shared {
             queue,
             pool,
             behind: Notify::new(),
+            appended: Notify::new(),
             stopping: CancellationToken::new(),
             give_up: CancellationToken::new(),
             has_company: AtomicBool::new(false),

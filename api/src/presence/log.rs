@@ -20,7 +20,7 @@ use crate::auth::{Caller, Role};
 use crate::extract::{Json, Query};
 use crate::formats::events::{self, EventForm};
 use crate::formats::{Format, accept};
-use crate::limits::{LOG_LOOK_EVERY, LOG_WAIT_MAX, USERS_MAX};
+use crate::limits::{LOG_LOOK_EVERY, POLL_WAIT_MAX, USERS_MAX};
 use crate::problem::{Problem, ProblemDocument};
 use crate::shapes::EventBody;
 
@@ -144,8 +144,9 @@ pub struct LogBody {
     head: Position,
 }
 
-/// Events in position order. As JSON, NDJSON, CSV, Parquet or a batch of `CloudEvents`, by `Accept`;
-/// in all forms but JSON, `next` and `head` stand in the headers `Rollcall-Next`, `Rollcall-Head`.
+/// Events in position order. As JSON, NDJSON, CSV, Parquet or a batch of `CloudEvents`, by
+/// `Accept`; in all forms but JSON, `next` and `head` stand in the headers `Rollcall-Next` and
+/// `Rollcall-Head`.
 #[utoipa::path(get, path = "/v1/log", tag = "History",
     operation_id = "read_log",
     params(LogQuery),
@@ -165,8 +166,8 @@ pub async fn log(
     let format = accept::choose(&headers, &FORMS)?;
     let limit = page_limit(query.limit)?;
     let wait = Duration::from_millis(query.wait_ms);
-    if wait > LOG_WAIT_MAX {
-        let longest = LOG_WAIT_MAX.as_millis();
+    if wait > POLL_WAIT_MAX {
+        let longest = POLL_WAIT_MAX.as_millis();
         return Err(Problem::rule("wait_too_long", format!("wait_ms is at most {longest}")));
     }
     if query.after < 0 {
@@ -214,7 +215,10 @@ async fn waited(
             // Where heartbeats move the log all the time, not at each of them.
             tokio::time::sleep(LOG_LOOK_EVERY).await;
         };
-        // Over or not: the last look decides.
-        let _ = tokio::time::timeout_at(deadline, moved).await;
+        tokio::select! {
+            // Over or not: the last look decides.
+            _ = tokio::time::timeout_at(deadline, moved) => {}
+            () = app.live.stopping.cancelled() => return Ok(page),
+        }
     }
 }

@@ -11,7 +11,7 @@ use crate::{Error, tail};
 /// Transitions in one page of a live view.
 pub const PAGE_EVENTS: i64 = 5_000;
 /// Transitions in one page of a rebuild: fewer, larger transactions.
-pub const REBUILD_PAGE_EVENTS: i64 = 20_000;
+pub const REBUILD_PAGE_EVENTS: i64 = 100_000;
 
 /// What one step did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,13 +59,13 @@ async fn page(connection: &mut PgConnection, target: Target, events: i64) -> Res
     let Some((head, recorded_at)) = tail::newest(&mut transaction).await? else {
         return Ok(Step::Idle);
     };
-    let to =
-        if from < head { end_of_page(&mut transaction, from, head, events).await? } else { head };
-    if from < to {
-        apply(&mut transaction, target, from, to).await?;
+    if from >= head {
+        return Ok(Step::Idle);
     }
+    let to = end_of_page(&mut transaction, from, head, events).await?;
+    apply(&mut transaction, target, from, to).await?;
     sqlx::query(
-        "update view_version set position = greatest(position, $3), moved_at = clock_timestamp(),
+        "update view_version set position = $3, moved_at = clock_timestamp(),
                 applied_to = case when $4 then $5 else applied_to end
           where view = $1 and version = $2",
     )
