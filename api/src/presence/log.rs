@@ -168,7 +168,7 @@ pub async fn log(
     let wait = Duration::from_millis(query.wait_ms);
     if wait > POLL_WAIT_MAX {
         let longest = POLL_WAIT_MAX.as_millis();
-        return Err(Problem::rule("wait_too_long", format!("wait_ms is at most {longest}")));
+        return Err(Problem::rule("invalid_wait", format!("wait_ms is at most {longest}")));
     }
     if query.after < 0 {
         return Err(Problem::invalid_parameter("after is a position, 0 or above"));
