@@ -113,6 +113,9 @@ impl From<Error> for Problem {
                 Self::unavailable("overtaken", "others keep changing this user; try again")
             }
             Error::Refused => Self::rule("refused", "the database refuses this value"),
+            Error::TooSlow => {
+                Self::unavailable("too_slow", "this takes too long; ask about a smaller window")
+            }
             Error::ShuttingDown => {
                 Self::unavailable("shutting_down", "this node is shutting down; try another")
             }

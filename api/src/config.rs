@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use axum::http::HeaderValue;
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use domain::UserId;
+use domain::{Timestamp, UserId};
 
 use crate::auth::{AuthSettings, ISSUER_DEFAULT, Jwks, KeyError, KeySources, Role, Secret};
 use crate::auth::{load_or_make_secret, load_secret};
@@ -45,6 +45,8 @@ pub enum Command {
     Import(ImportArgs),
     /// Check whether everything is consistent; exit status 3: it is not
     Doctor(DoctorArgs),
+    /// Write the log to a file, beside a running server or without one
+    Export(ExportArgs),
 }
 
 /// Where the data is.
@@ -275,7 +277,7 @@ pub enum DbRole {
     Api,
     /// Reads the trail.
     Auditor,
-    /// Reads projections.
+    /// Reads the schema analytics, in which everybody is as others were shown them.
     Analyst,
 }
 
@@ -320,6 +322,50 @@ pub enum ImportFormat {
     Pam,
 }
 
+/// `rollcall export`.
+#[derive(Debug, Clone, Args)]
+pub struct ExportArgs {
+    /// What the file shall hold
+    #[arg(long, value_enum, default_value_t)]
+    pub format: ExportFormat,
+    /// Events that happened at this instant (RFC 3339) or later
+    #[arg(long, value_name = "INSTANT")]
+    pub from: Option<Timestamp>,
+    /// Events that happened before this instant
+    #[arg(long, value_name = "INSTANT")]
+    pub to: Option<Timestamp>,
+    /// Events of these types, separated by commas, such as session_opened,claim_set
+    #[arg(long, value_delimiter = ',', value_name = "TYPE",
+        value_parser = clap::builder::PossibleValuesParser::new(projections::log::NAMES))]
+    pub types: Vec<String>,
+    /// Events about these users, separated by commas
+    #[arg(long, value_delimiter = ',', value_name = "USER")]
+    pub users: Vec<UserId>,
+    /// Heartbeats too
+    #[arg(long)]
+    pub heartbeats: bool,
+    /// The file to write; standard output if not given, or `-`
+    #[arg(long, short, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// The database.
+    #[command(flatten)]
+    pub database: DatabaseArgs,
+}
+
+/// What an export writes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub enum ExportFormat {
+    /// One JSON object a line, as `/v1/log` answers them.
+    #[default]
+    Ndjson,
+    /// A line of names, then a line an event.
+    Csv,
+    /// Apache Parquet.
+    Parquet,
+    /// A batch of CloudEvents 1.0: one JSON array.
+    Cloudevents,
+}
+
 #[allow(clippy::unnecessary_wraps)] // clap's shape of a parser.
 fn secret(text: &str) -> Result<Secret, std::convert::Infallible> {
     Ok(Secret(text.to_owned()))
@@ -345,7 +391,7 @@ fn origin(text: &str) -> Result<HeaderValue, String> {
 }
 
 /// `90s`, `30m`, `8h`, `2d`, and sums such as `1h30m`.
-fn duration(text: &str) -> Result<Duration, String> {
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     let wrong = || format!("{text:?} is not a duration such as 90s, 30m, 8h, 2d or 1h30m");
     let mut seconds = 0_u64;
     for part in text.split_inclusive(|c: char| !c.is_ascii_digit()) {

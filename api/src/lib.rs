@@ -9,12 +9,13 @@
 //! - [`viewer`]: whom a caller may see
 //! - [`presence`], [`live`], [`ops`], [`import`]: the handlers
 //! - [`compat`]: the same for the clients of the systems that Rollcall replaces
-//! - [`presence`], [`ops`], [`import`]: the handlers
 //! - [`live`]: long polls, streams and WebSockets
+//! - [`analytics`]: people in numbers; [`formats`]: the files that answers may be
 //! - [`auth`], [`limits`], [`extract`], [`problem`]: who may, how much, and how it is refused
 //! - [`serve`], [`layers`], [`telemetry`]: the listener, what surrounds every route, logs, metrics
 //! - [`embedded`]: the private PostgreSQL
 
+pub mod analytics;
 pub mod app;
 pub mod auth;
 pub mod cli;
@@ -22,6 +23,7 @@ pub mod compat;
 pub mod config;
 pub mod embedded;
 pub mod extract;
+pub mod formats;
 pub mod import;
 pub mod layers;
 pub mod limits;

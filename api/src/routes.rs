@@ -17,10 +17,10 @@ use crate::layers::{self, EdgeSettings};
 use crate::live::{changes, groups, messages, stream, ticket, ws};
 use crate::ops::{self, health, views};
 use crate::presence::{
-    bulk, claims, explain, guards, heartbeat, history, policy, sessions, spans, status,
+    bulk, claims, explain, guards, heartbeat, history, log, policy, sessions, spans, status,
 };
 use crate::problem::ProblemDocument;
-use crate::{extract, import};
+use crate::{analytics, extract, import};
 
 /// The description's head.
 #[derive(OpenApi)]
@@ -68,7 +68,12 @@ fn described() -> OpenApiRouter<App> {
         .routes(routes!(messages::send_to_group))
         .routes(routes!(messages::broadcast))
         .routes(routes!(history::transitions))
-        .routes(routes!(history::log))
+        .routes(routes!(log::log))
+        .routes(routes!(analytics::occupancy::occupancy))
+        .routes(routes!(analytics::heatmap::heatmap))
+        .routes(routes!(analytics::time::time_in_status))
+        .routes(routes!(analytics::sessions::sessions))
+        .routes(routes!(analytics::day::day))
         .routes(routes!(changes::changes))
         .routes(routes!(stream::stream))
         .routes(routes!(ticket::make))

@@ -18,6 +18,8 @@
 //! - [`follow`]: what follows the log; [`views`]: the SQL of each view
 //! - [`health`]: whether all of it is consistent
 //! - [`repair`]: what is made from the log, made again; [`retention`]: heartbeats past their time
+//! - [`log`]: the log, filtered, page by page
+//! - [`analytics`]: people in numbers
 //! - [`due`]: what the sweeper looks for; [`leaves`]: partitions of the log
 //! - [`revocation`]: tokens no longer believed
 //! - [`groups`]: who belongs to which; [`messages`]: what is sent and waits; [`mailman`]: hands it
@@ -26,6 +28,7 @@
 //! - [`history`]: what was, read from the log
 //! - [`revocation`]: tokens no longer believed; [`ticket`]: what stands for a token, once
 
+pub mod analytics;
 pub mod appender;
 pub mod batch;
 pub mod clock;
@@ -41,6 +44,7 @@ pub mod hint;
 pub mod history;
 pub mod leaves;
 pub mod load;
+pub mod log;
 pub mod mailman;
 pub mod messages;
 pub mod names;

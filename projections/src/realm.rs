@@ -69,6 +69,7 @@ pub struct Realm {
     store: PresenceStore,
     policies: Policies,
     database: Database,
+    analysis: PgPool,
     live_secret: [u8; 32],
     tasks: tokio::sync::Mutex<Vec<JoinHandle<()>>>,
 }
@@ -115,7 +116,8 @@ impl Realm {
         let policies = Policies::new(pool, queue);
         let store = PresenceStore::new(Arc::clone(&shared));
         let tasks = tasks.into();
-        let realm = Self { shared, store, policies, database, live_secret, tasks };
+        let analysis = database.analysis_pool();
+        let realm = Self { shared, store, policies, database, analysis, live_secret, tasks };
         // Shown from the start: who watches them should not wonder whether they exist.
         metrics::counter!("rollcall_append_retries_total").increment(0);
         metrics::counter!("rollcall_conflicts_total").increment(0);
@@ -145,6 +147,7 @@ impl Realm {
             }
         }
         deadline.abort();
+        self.analysis.close().await;
         self.shared.pool.close().await;
     }
 
@@ -221,6 +224,11 @@ impl Realm {
     /// Connections for reads.
     pub fn pool(&self) -> &PgPool {
         &self.shared.pool
+    }
+
+    /// Connections for questions about people in numbers: few, each question bounded in time.
+    pub fn analysis(&self) -> &PgPool {
+        &self.analysis
     }
 
     /// The way to the database as its owner: for leaves.

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
 mod alerts;
+mod analytics;
 mod auth;
 mod bad_input;
 mod bulk;
@@ -15,6 +16,7 @@ mod compat_polling;
 mod compat_races;
 mod doctor;
 mod expiry;
+mod export;
 mod faults;
 mod groups;
 mod guards;
@@ -29,6 +31,7 @@ mod live_race;
 mod live_session;
 mod live_socket;
 mod live_stream;
+mod log_filters;
 mod messages;
 mod operations;
 mod policy;

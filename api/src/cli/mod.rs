@@ -1,6 +1,7 @@
 //! What the one binary does: a file a group of commands, and the database that they share.
 
 mod doctor;
+mod export;
 mod import;
 mod serve;
 
@@ -30,6 +31,7 @@ pub async fn run(cli: Cli) -> ExitCode {
         Command::Openapi => openapi(),
         Command::Import(args) => import::import(args).await,
         Command::Doctor(args) => return ended(doctor::doctor(args).await),
+        Command::Export(args) => export::export(args).await,
     };
     ended(done.map(|()| ExitCode::SUCCESS))
 }
@@ -92,10 +94,11 @@ fn located(data_dir: &Path) -> Result<String, Failure> {
     Ok(located.url())
 }
 
-/// The same login, with that role's rights from the first statement on.
+/// The same login, with that role's rights and schema from the first statement on.
 fn with_role(url: &str, role: &str) -> String {
     let separator = if url.contains('?') { '&' } else { '?' };
-    format!("{url}{separator}options=-c%20role%3D{role}%20-c%20search_path%3Drollcall")
+    let schema = if role == "rollcall_analyst" { "analytics" } else { "rollcall" };
+    format!("{url}{separator}options=-c%20role%3D{role}%20-c%20search_path%3D{schema}")
 }
 
 async fn migrate(args: &DatabaseArgs) -> Result<(), Failure> {
