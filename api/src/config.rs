@@ -18,6 +18,10 @@ use crate::layers::EdgeSettings;
 use crate::limits;
 use crate::serve::ServerLimits;
 
+mod upkeep;
+
+pub use upkeep::{RebuildArgs, RebuildInstead};
+
 /// Presence with an audit trail.
 #[derive(Debug, Parser)]
 #[command(name = "rollcall", version, propagate_version = true)]
@@ -42,6 +46,8 @@ pub enum Command {
     Openapi,
     /// Read history from elsewhere into the log
     Import(ImportArgs),
+    /// Build a view anew while the live one serves; goes on where an earlier build was stopped
+    Rebuild(RebuildArgs),
 }
 
 /// Where the data is.

@@ -22,6 +22,7 @@ mod import;
 mod messages;
 mod operations;
 mod policy;
+mod rebuild;
 mod replay;
 mod sessions;
 mod spans;

@@ -1,6 +1,7 @@
 //! What the one binary does: a file a group of commands, and the database that they share.
 
 mod import;
+mod rebuild;
 mod serve;
 
 use std::io::Write;
@@ -28,6 +29,7 @@ pub async fn run(cli: Cli) -> ExitCode {
         Command::Migrate(args) => migrate(&args).await,
         Command::Openapi => openapi(),
         Command::Import(args) => import::import(args).await,
+        Command::Rebuild(args) => rebuild::rebuild(args).await,
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
