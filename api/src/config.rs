@@ -20,7 +20,7 @@ use crate::serve::ServerLimits;
 
 mod upkeep;
 
-pub use upkeep::{RebuildArgs, RebuildInstead};
+pub use upkeep::{CompareArgs, RebuildArgs, RebuildInstead, WhatIfArgs};
 
 /// Presence with an audit trail.
 #[derive(Debug, Parser)]
@@ -31,7 +31,8 @@ pub struct Cli {
     pub command: Command,
 }
 
-/// What the one binary can do. Exit status: 0 done, 1 failed, 2 wrong usage.
+/// What the one binary can do. Exit status: 0 done, 1 failed, 2 wrong usage;
+/// of `compare`, 3: they differ.
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Migrate the database and serve; prints `rollcall ready on http://ADDR` when it may be called
@@ -48,6 +49,10 @@ pub enum Command {
     Import(ImportArgs),
     /// Build a view anew while the live one serves; goes on where an earlier build was stopped
     Rebuild(RebuildArgs),
+    /// Say where a replaced system's table and Rollcall's present disagree; 3 where they do
+    Compare(CompareArgs),
+    /// Compute history under another policy, beside what was, and compare
+    WhatIf(WhatIfArgs),
 }
 
 /// Where the data is.
@@ -292,6 +297,8 @@ pub enum ImportFormat {
     Ndjson,
     /// An auth.log with the session lines of PAM.
     Pam,
+    /// The status table of a replaced system: a header, then user, status, last_seen.
+    StatusCsv,
 }
 
 #[allow(clippy::unnecessary_wraps)] // clap's shape of a parser.

@@ -8,6 +8,7 @@
 //! - [`routes`]: which path leads where; [`app`]: what handlers get; [`shapes`]: what they answer
 //! - [`viewer`]: whom a caller may see
 //! - [`presence`], [`live`], [`ops`], [`import`]: the handlers
+//! - [`compare`]: where a system that is being replaced says otherwise
 //! - [`compat`]: the same for the clients of the systems that Rollcall replaces
 //! - [`auth`], [`limits`], [`extract`], [`problem`]: who may, how much, and how it is refused
 //! - [`serve`], [`layers`], [`telemetry`]: the listener, what surrounds every route, logs, metrics
@@ -16,6 +17,7 @@
 pub mod app;
 pub mod auth;
 pub mod cli;
+pub mod compare;
 pub mod compat;
 pub mod config;
 pub mod embedded;

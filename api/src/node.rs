@@ -8,7 +8,7 @@ use domain::Policy;
 use projections::groups::Groups;
 use projections::mailman::Mailman;
 use projections::realm::RealmOptions;
-use projections::{Realm, leaves, messages};
+use projections::{Realm, leaves, messages, what_if};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -114,6 +114,7 @@ impl Node {
             tokio::spawn(Arc::clone(&mail).run(realm.database().clone(), stop.clone())),
             tokio::spawn(upkeep(Arc::clone(&realm), stop.clone())),
             tokio::spawn(tidy(app.clone(), stop.clone())),
+            tokio::spawn(what_if::work::run(realm.database().clone(), stop.clone())),
         ];
         let router = routes::router(app, &settings.edge);
         let (limits, stopping) = (settings.server, stop.clone());

@@ -15,7 +15,7 @@ use crate::app::App;
 use crate::compat::{self, Adapters};
 use crate::layers::{self, EdgeSettings};
 use crate::live::{groups, messages};
-use crate::ops::{self, views};
+use crate::ops::{self, views, what_if};
 use crate::presence::{
     bulk, claims, explain, guards, heartbeat, history, policy, sessions, spans, status,
 };
@@ -80,6 +80,8 @@ fn described() -> OpenApiRouter<App> {
         .routes(routes!(views::abandon))
         .routes(routes!(views::confirm))
         .routes(routes!(views::take_back))
+        .routes(routes!(what_if::ask, what_if::list))
+        .routes(routes!(what_if::compare, what_if::forget))
         .routes(routes!(ops::noop))
 }
 

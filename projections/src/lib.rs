@@ -16,6 +16,8 @@
 //! - [`policy`]: the event-sourced policy and its relay into the log
 //! - [`history`]: what was, read from the log; [`spans`]: the same as intervals
 //! - [`follow`]: what follows the log; [`views`]: the SQL of each view
+//! - [`present`]: the present for whoever is no node
+//! - [`what_if`]: history under another policy, beside the views
 //! - [`due`]: what the sweeper looks for; [`leaves`]: partitions of the log
 //! - [`revocation`]: tokens no longer believed
 //! - [`groups`]: who belongs to which; [`messages`]: what is sent and waits; [`mailman`]: hands it
@@ -37,6 +39,7 @@ pub mod mailman;
 pub mod messages;
 pub mod names;
 pub mod policy;
+pub mod present;
 pub mod queue;
 pub mod realm;
 pub mod revocation;
@@ -46,6 +49,7 @@ pub mod spans;
 pub mod store;
 pub mod tail;
 pub mod views;
+pub mod what_if;
 
 pub use error::Error;
 pub use realm::{Realm, RealmOptions};

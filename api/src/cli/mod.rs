@@ -1,8 +1,10 @@
 //! What the one binary does: a file a group of commands, and the database that they share.
 
+mod compare;
 mod import;
 mod rebuild;
 mod serve;
+mod what_if;
 
 use std::io::Write;
 use std::path::Path;
@@ -20,8 +22,12 @@ use crate::{routes, telemetry};
 /// Why a command failed, in one line.
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
-/// Does what the command line says. Exit status: 0 done, 1 failed.
+/// Exit status of a comparison that found differences.
+const DIFFERENCES: u8 = 3;
+
+/// Does what the command line says. Exit status: 0 done, 1 failed, 3 something was found.
 pub async fn run(cli: Cli) -> ExitCode {
+    let mut status = ExitCode::SUCCESS;
     let done = match cli.command {
         Command::Serve(args) => serve::serve(*args).await,
         Command::Token(args) => token(&args),
@@ -30,9 +36,15 @@ pub async fn run(cli: Cli) -> ExitCode {
         Command::Openapi => openapi(),
         Command::Import(args) => import::import(args).await,
         Command::Rebuild(args) => rebuild::rebuild(args).await,
+        Command::WhatIf(args) => what_if::what_if(args).await,
+        Command::Compare(args) => compare::compare(args).await.map(|agrees| {
+            if !agrees {
+                status = ExitCode::from(DIFFERENCES);
+            }
+        }),
     };
     match done {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(()) => status,
         Err(failure) => {
             eprintln!("rollcall: {failure}");
             ExitCode::FAILURE

@@ -1,6 +1,7 @@
 //! Health, metrics, and the call that does nothing.
 
 pub mod views;
+pub mod what_if;
 
 use std::net::SocketAddr;
 
