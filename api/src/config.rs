@@ -19,6 +19,10 @@ use crate::limits;
 use crate::live::LiveSettings;
 use crate::serve::ServerLimits;
 
+mod upkeep;
+
+pub use upkeep::{CompareArgs, RebuildArgs, RebuildInstead, WhatIfArgs};
+
 /// Presence with an audit trail.
 #[derive(Debug, Parser)]
 #[command(name = "rollcall", version, propagate_version = true)]
@@ -28,7 +32,8 @@ pub struct Cli {
     pub command: Command,
 }
 
-/// What the one binary can do. Exit status: 0 done, 1 failed, 2 wrong usage.
+/// What the one binary can do. Exit status: 0 done, 1 failed, 2 wrong usage;
+/// of `compare`, 3: they differ.
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Migrate the database and serve; prints `rollcall ready on http://ADDR` when it may be called
@@ -47,6 +52,12 @@ pub enum Command {
     Doctor(DoctorArgs),
     /// Write the log to a file, beside a running server or without one
     Export(ExportArgs),
+    /// Build a view anew while the live one serves; goes on where an earlier build was stopped
+    Rebuild(RebuildArgs),
+    /// Say where a replaced system's table and Rollcall's present disagree; 3 where they do
+    Compare(CompareArgs),
+    /// Compute history under another policy, beside what was, and compare
+    WhatIf(WhatIfArgs),
 }
 
 /// Where the data is.
@@ -320,6 +331,8 @@ pub enum ImportFormat {
     Ndjson,
     /// An auth.log with the session lines of PAM.
     Pam,
+    /// The status table of a replaced system: a header, then user, status, last_seen.
+    StatusCsv,
 }
 
 /// `rollcall export`.

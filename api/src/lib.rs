@@ -8,6 +8,7 @@
 //! - [`routes`]: which path leads where; [`app`]: what handlers get; [`shapes`]: what they answer
 //! - [`viewer`]: whom a caller may see
 //! - [`presence`], [`live`], [`ops`], [`import`]: the handlers
+//! - [`compare`]: where a system that is being replaced says otherwise
 //! - [`compat`]: the same for the clients of the systems that Rollcall replaces
 //! - [`live`]: long polls, streams and WebSockets
 //! - [`analytics`]: people in numbers; [`formats`]: the files that answers may be
@@ -19,6 +20,7 @@ pub mod analytics;
 pub mod app;
 pub mod auth;
 pub mod cli;
+pub mod compare;
 pub mod compat;
 pub mod config;
 pub mod embedded;

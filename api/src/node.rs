@@ -9,7 +9,7 @@ use projections::groups::Groups;
 use projections::health::Health;
 use projections::mailman::Mailman;
 use projections::realm::RealmOptions;
-use projections::{Realm, leaves, messages, retention};
+use projections::{Realm, leaves, messages, retention, what_if};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -133,6 +133,7 @@ impl Node {
             tokio::spawn(tidy(app.clone(), stop.clone())),
             tokio::spawn(retain(Arc::clone(&realm), stop.clone())),
             tokio::spawn(checks.run(realm.database().clone(), chrono::Utc::now, stop.clone())),
+            tokio::spawn(what_if::work::run(realm.database().clone(), stop.clone())),
         ];
         let router = routes::router(app, &settings.edge);
         let (limits, stopping) = (settings.server, stop.clone());

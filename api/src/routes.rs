@@ -15,7 +15,7 @@ use crate::app::App;
 use crate::compat::{self, Adapters};
 use crate::layers::{self, EdgeSettings};
 use crate::live::{changes, groups, messages, stream, ticket, ws};
-use crate::ops::{self, health, views};
+use crate::ops::{self, health, views, what_if};
 use crate::presence::{
     bulk, claims, explain, guards, heartbeat, history, log, policy, sessions, spans, status,
 };
@@ -90,6 +90,8 @@ fn described() -> OpenApiRouter<App> {
         .routes(routes!(views::abandon))
         .routes(routes!(views::confirm))
         .routes(routes!(views::take_back))
+        .routes(routes!(what_if::ask, what_if::list))
+        .routes(routes!(what_if::compare, what_if::forget))
         .routes(routes!(ops::noop))
 }
 

@@ -20,6 +20,8 @@
 //! - [`repair`]: what is made from the log, made again; [`retention`]: heartbeats past their time
 //! - [`log`]: the log, filtered, page by page
 //! - [`analytics`]: people in numbers
+//! - [`present`]: the present for whoever is no node
+//! - [`what_if`]: history under another policy, beside the views
 //! - [`due`]: what the sweeper looks for; [`leaves`]: partitions of the log
 //! - [`revocation`]: tokens no longer believed
 //! - [`groups`]: who belongs to which; [`messages`]: what is sent and waits; [`mailman`]: hands it
@@ -49,6 +51,7 @@ pub mod mailman;
 pub mod messages;
 pub mod names;
 pub mod policy;
+pub mod present;
 pub mod queue;
 pub mod realm;
 pub mod repair;
@@ -61,6 +64,7 @@ pub mod store;
 pub mod tail;
 pub mod ticket;
 pub mod views;
+pub mod what_if;
 
 pub use error::Error;
 pub use realm::{Realm, RealmOptions};

@@ -1,9 +1,12 @@
 //! What the one binary does: a file a group of commands, and the database that they share.
 
+mod compare;
 mod doctor;
 mod export;
 mod import;
+mod rebuild;
 mod serve;
+mod what_if;
 
 use std::io::Write;
 use std::path::Path;
@@ -21,7 +24,10 @@ use crate::{routes, telemetry};
 /// Why a command failed, in one line.
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
-/// Does what the command line says. Exit status: 0 done, 1 failed; `doctor`: 3 findings.
+/// Exit status of a comparison that found differences.
+const DIFFERENCES: u8 = 3;
+
+/// Does what the command line says. Exit status: 0 done, 1 failed, 3 something was found.
 pub async fn run(cli: Cli) -> ExitCode {
     let done = match cli.command {
         Command::Serve(args) => serve::serve(*args).await,
@@ -32,6 +38,13 @@ pub async fn run(cli: Cli) -> ExitCode {
         Command::Import(args) => import::import(args).await,
         Command::Doctor(args) => return ended(doctor::doctor(args).await),
         Command::Export(args) => export::export(args).await,
+        Command::Rebuild(args) => rebuild::rebuild(args).await,
+        Command::WhatIf(args) => what_if::what_if(args).await,
+        Command::Compare(args) => {
+            let agrees = compare::compare(args).await;
+            let status = |agrees| if agrees { ExitCode::SUCCESS } else { DIFFERENCES.into() };
+            return ended(agrees.map(status));
+        }
     };
     ended(done.map(|()| ExitCode::SUCCESS))
 }

@@ -2,6 +2,7 @@
 
 pub mod health;
 pub mod views;
+pub mod what_if;
 
 use std::net::SocketAddr;
 
