@@ -7,6 +7,7 @@ use domain::{Audience, UserId, UserNo};
 use projections::groups::Groups;
 use projections::mailman::Mailman;
 use projections::realm::{Consistency, Seen};
+use projections::webhooks::Webhooks;
 use projections::{Error, Realm};
 use serde::Deserialize;
 use utoipa::IntoParams;
@@ -16,6 +17,7 @@ use crate::compat::Compat;
 use crate::problem::Problem;
 use crate::shapes::StatusBody;
 use crate::telemetry::Metrics;
+use crate::webhooks::sender::Sender;
 
 /// Roles that are told the truth about invisible users.
 pub const ENTITLED: &[Role] = &[Role::Service, Role::Auditor, Role::Admin];
@@ -35,6 +37,10 @@ pub struct App {
     pub metrics: Metrics,
     /// What the adapters remember.
     pub compat: Arc<Compat>,
+    /// Endpoints that are told of the log.
+    pub webhooks: Arc<Webhooks>,
+    /// Posts to them.
+    pub sender: Sender,
 }
 
 impl FromRef<App> for Arc<Auth> {
@@ -114,6 +120,10 @@ impl From<Error> for Problem {
                 Self::unavailable("database_unavailable", "the database cannot be reached")
                     .caused_by(error)
             }
+            Error::Webhook(domain::webhook::WebhookRefusal::NotFound) => {
+                Self::missing("webhook_not_found", "there is no such webhook")
+            }
+            Error::Webhook(refusal) => Self::rule("webhook_refused", refusal.to_string()),
             Error::Policy(refusal) => Self::rule("policy_refused", refusal.to_string()),
             Error::Database(_)
             | Error::Migration(_)

@@ -155,6 +155,9 @@ pub struct ServeArgs {
     #[arg(long, env = "ROLLCALL_CHAT_LOGIN_URL", hide_env_values = true, value_name = "URL",
         value_parser = http_url)]
     pub chat_login_url: Option<reqwest::Url>,
+    /// Let webhooks lead into private networks and use plain HTTP: for servers of your own
+    #[arg(long, env = "ROLLCALL_WEBHOOK_ALLOW_PRIVATE")]
+    pub webhook_allow_private: bool,
     /// The policy.
     #[command(flatten)]
     pub policy: PolicyArgs,

@@ -9,6 +9,7 @@
 //! - [`viewer`]: whom a caller may see
 //! - [`presence`], [`live`], [`ops`], [`import`]: the handlers
 //! - [`compat`]: the same for the clients of the systems that Rollcall replaces
+//! - [`webhooks`]: transitions told to others' servers
 //! - [`auth`], [`limits`], [`extract`], [`problem`]: who may, how much, and how it is refused
 //! - [`serve`], [`layers`], [`telemetry`]: the listener, what surrounds every route, logs, metrics
 //! - [`embedded`]: the private PostgreSQL
@@ -34,3 +35,4 @@ pub mod shapes;
 pub mod sweeper;
 pub mod telemetry;
 pub mod viewer;
+pub mod webhooks;

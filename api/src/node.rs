@@ -8,7 +8,8 @@ use domain::Policy;
 use projections::groups::Groups;
 use projections::mailman::Mailman;
 use projections::realm::RealmOptions;
-use projections::{Realm, leaves, messages};
+use projections::webhooks::Webhooks;
+use projections::{Realm, deliveries, leaves, messages};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -20,6 +21,8 @@ use crate::layers::EdgeSettings;
 use crate::limits::RateLimits;
 use crate::serve::{ServerLimits, serve};
 use crate::sweeper::Sweeper;
+use crate::webhooks::courier::Courier;
+use crate::webhooks::sender::Sender;
 use crate::{routes, telemetry};
 
 /// Between two looks at what is kept only for a while, and at the log's leaves.
@@ -44,6 +47,8 @@ pub struct NodeSettings {
     pub server: ServerLimits,
     /// Which replaced systems' clients are served.
     pub compat: CompatSettings,
+    /// Whether webhooks may lead into private networks, and use plain HTTP.
+    pub webhook_allow_private: bool,
 }
 
 /// A running node.
@@ -69,9 +74,9 @@ pub enum NodeError {
     /// The keys of tokens.
     #[error(transparent)]
     Keys(#[from] auth::KeyError),
-    /// The way to the chat's login.
-    #[error("the chat's login: {0}")]
-    Login(#[from] reqwest::Error),
+    /// A client of HTTP, for the chat's login or for webhooks.
+    #[error("calling others: {0}")]
+    Client(#[from] reqwest::Error),
     /// The listener.
     #[error("the address cannot be listened on: {0}")]
     Listen(#[from] std::io::Error),
@@ -99,6 +104,9 @@ impl Node {
         let metrics = telemetry::install_metrics();
         let groups = Arc::new(Groups::new(realm.pool().clone()));
         let mail = Arc::new(Mailman::new(realm.pool().clone()).await?);
+        let webhooks = Arc::new(Webhooks::new(realm.pool().clone()));
+        let sender = Sender::new(settings.webhook_allow_private)?;
+        let courier = Courier::new(Arc::clone(&realm), Arc::clone(&webhooks), sender.clone());
         let app = App {
             realm: Arc::clone(&realm),
             groups,
@@ -106,12 +114,15 @@ impl Node {
             auth,
             metrics,
             compat,
+            webhooks,
+            sender,
         };
         let stop = CancellationToken::new();
         let sweeper = Sweeper::new(Arc::clone(&realm));
         let background = vec![
             tokio::spawn(sweeper.run(stop.clone())),
             tokio::spawn(Arc::clone(&mail).run(realm.database().clone(), stop.clone())),
+            tokio::spawn(courier.run(stop.clone())),
             tokio::spawn(upkeep(Arc::clone(&realm), stop.clone())),
             tokio::spawn(tidy(app.clone(), stop.clone())),
         ];
@@ -146,6 +157,9 @@ async fn upkeep(realm: Arc<Realm>, stop: CancellationToken) {
         }
         if let Err(error) = messages::forget_old(realm.pool()).await {
             tracing::warn!(%error, "forgetting messages");
+        }
+        if let Err(error) = deliveries::forget_old(realm.pool()).await {
+            tracing::warn!(%error, "forgetting deliveries of webhooks");
         }
         tokio::select! {
             () = stop.cancelled() => return,

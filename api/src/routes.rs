@@ -15,7 +15,7 @@ use crate::app::App;
 use crate::compat::{self, Adapters};
 use crate::layers::{self, EdgeSettings};
 use crate::live::{groups, messages};
-use crate::ops::{self, views};
+use crate::ops::{self, deliveries, views, webhooks};
 use crate::presence::{
     bulk, claims, explain, guards, heartbeat, history, policy, sessions, spans, status,
 };
@@ -80,6 +80,11 @@ fn described() -> OpenApiRouter<App> {
         .routes(routes!(views::abandon))
         .routes(routes!(views::confirm))
         .routes(routes!(views::take_back))
+        .routes(routes!(webhooks::list, webhooks::create))
+        .routes(routes!(webhooks::get, webhooks::put, webhooks::delete))
+        .routes(routes!(deliveries::list))
+        .routes(routes!(deliveries::test))
+        .routes(routes!(deliveries::replay))
         .routes(routes!(ops::noop))
 }
 

@@ -20,12 +20,14 @@
 //! - [`revocation`]: tokens no longer believed
 //! - [`groups`]: who belongs to which; [`messages`]: what is sent and waits; [`mailman`]: hands it
 //!   to whoever is live on this node
+//! - [`webhooks`]: endpoints that are told of the log; [`deliveries`]: what they are told
 
 pub mod appender;
 pub mod batch;
 pub mod clock;
 pub(crate) mod columns;
 pub mod db;
+pub mod deliveries;
 pub mod due;
 pub mod error;
 pub mod follow;
@@ -46,6 +48,7 @@ pub mod spans;
 pub mod store;
 pub mod tail;
 pub mod views;
+pub mod webhooks;
 
 pub use error::Error;
 pub use realm::{Realm, RealmOptions};

@@ -39,3 +39,4 @@ mod traps_time;
 mod traps_writing;
 mod views;
 mod visibility;
+mod webhooks;

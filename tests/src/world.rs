@@ -30,6 +30,8 @@ pub struct Options {
     pub queue_max: usize,
     /// Which replaced systems' clients are served.
     pub compat: CompatSettings,
+    /// Whether webhooks may lead into private networks: a test's receivers are in one.
+    pub webhook_allow_private: bool,
 }
 
 impl Default for Options {
@@ -41,6 +43,7 @@ impl Default for Options {
             rate_burst: 100_000,
             queue_max: 50_000,
             compat: CompatSettings::default(),
+            webhook_allow_private: true,
         }
     }
 }

@@ -43,6 +43,7 @@ pub(super) async fn serve(args: ServeArgs) -> Result<(), Failure> {
         edge: args.edge_settings(),
         server: args.server_limits(),
         compat: args.compat_settings(),
+        webhook_allow_private: args.webhook_allow_private,
     };
     let flags = &args.policy;
     let served = run(listener, settings, flags, embedded.as_ref(), &mut signals).await;

@@ -1,6 +1,8 @@
 //! Health, metrics, and the call that does nothing.
 
+pub mod deliveries;
 pub mod views;
+pub mod webhooks;
 
 use std::net::SocketAddr;
 
