@@ -71,3 +71,29 @@ begin
 end $$;
 revoke all on function replay_webhook from public;
 grant execute on function replay_webhook to rollcall_api;
+
+-- Rules of the policy: what shall happen once a status has lasted. One row: the checkpoint, and the
+-- rules on which `rule_due` stands.
+create table rule_cursor (
+    only_row boolean primary key default true constraint rule_cursor_one check (only_row),
+    position bigint not null default 0,
+    rules    jsonb not null default '[]'
+);
+insert into rule_cursor default values;
+
+-- Users whose present status a rule waits for, from the event with which that status began. Gone
+-- when the rule has acted, or the status is another: so a rule acts once a stretch of a status.
+create table rule_due (
+    rule         text not null,
+    user_no      bigint not null,
+    position     bigint not null,      -- where the status began
+    since        timestamptz not null, -- when
+    due_at       timestamptz not null,
+    leased_until timestamptz,          -- a node is at it, by the machine's clock
+    primary key (rule, user_no)
+);
+create index rule_due_due_at on rule_due (due_at);
+create index rule_due_user_no on rule_due (user_no);
+
+grant select, update on rule_cursor to rollcall_api;
+grant select, insert, update, delete on rule_due to rollcall_api;

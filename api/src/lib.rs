@@ -4,7 +4,8 @@
 //!
 //! In reading order:
 //! - [`config`]: the command line; [`cli`]: what its commands do
-//! - [`node`]: one node from start to a clean end; [`sweeper`]: what time does, recorded
+//! - [`node`]: one node from start to a clean end; [`sweeper`]: what time does, recorded;
+//!   [`ruler`]: acts by the policy's rules
 //! - [`routes`]: which path leads where; [`app`]: what handlers get; [`shapes`]: what they answer
 //! - [`viewer`]: whom a caller may see
 //! - [`presence`], [`live`], [`ops`], [`import`]: the handlers
@@ -30,6 +31,7 @@ pub mod ops;
 pub mod presence;
 pub mod problem;
 pub mod routes;
+pub mod ruler;
 pub mod serve;
 pub mod shapes;
 pub mod sweeper;

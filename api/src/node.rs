@@ -19,6 +19,7 @@ use crate::auth::{self, Auth, AuthSettings};
 use crate::compat::{Compat, CompatSettings};
 use crate::layers::EdgeSettings;
 use crate::limits::RateLimits;
+use crate::ruler::Ruler;
 use crate::serve::{ServerLimits, serve};
 use crate::sweeper::Sweeper;
 use crate::webhooks::courier::Courier;
@@ -123,6 +124,7 @@ impl Node {
             tokio::spawn(sweeper.run(stop.clone())),
             tokio::spawn(Arc::clone(&mail).run(realm.database().clone(), stop.clone())),
             tokio::spawn(courier.run(stop.clone())),
+            tokio::spawn(Ruler::new(Arc::clone(&realm)).run(stop.clone())),
             tokio::spawn(upkeep(Arc::clone(&realm), stop.clone())),
             tokio::spawn(tidy(app.clone(), stop.clone())),
         ];

@@ -13,11 +13,13 @@
 //! - [`rules`]: the one function from state to status
 //! - [`lapse`]: what time does by itself
 //! - [`command`], [`decide`], [`guard`], [`import`]: from a command to events
+//! - [`automation`]: what shall happen once a status has lasted
 //! - [`webhook`]: endpoints that are told of transitions
 //! - [`shown`]: what others may see; the only place that redacts
 //! - [`aggregate`]: the adapter to cqrs-es, and nothing else
 
 pub mod aggregate;
+pub mod automation;
 pub mod command;
 pub mod decide;
 pub mod event;

@@ -20,9 +20,11 @@
 //! - [`revocation`]: tokens no longer believed
 //! - [`groups`]: who belongs to which; [`messages`]: what is sent and waits; [`mailman`]: hands it
 //!   to whoever is live on this node
-//! - [`webhooks`]: endpoints that are told of the log; [`deliveries`]: what they are told
+//! - [`webhooks`]: endpoints that are told of the log; [`deliveries`]: what they are told;
+//!   [`automation`]: which rule of the policy is due for whom
 
 pub mod appender;
+pub mod automation;
 pub mod batch;
 pub mod clock;
 pub(crate) mod columns;

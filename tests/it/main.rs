@@ -23,6 +23,7 @@ mod messages;
 mod operations;
 mod policy;
 mod replay;
+mod rules;
 mod sessions;
 mod spans;
 mod statuses;

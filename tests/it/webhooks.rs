@@ -3,4 +3,5 @@
 mod crud;
 mod delivery;
 mod receiver;
+mod rules;
 mod trouble;

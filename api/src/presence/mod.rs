@@ -8,6 +8,7 @@ pub mod guards;
 pub mod heartbeat;
 pub mod history;
 pub mod policy;
+pub mod rules;
 pub mod sessions;
 pub mod spans;
 pub mod status;
