@@ -97,3 +97,12 @@ create index rule_due_user_no on rule_due (user_no);
 
 grant select, update on rule_cursor to rollcall_api;
 grant select, insert, update, delete on rule_due to rollcall_api;
+
+-- How far the log has been handed on to other systems (NATS), and which node is at it.
+create table egress (
+    target       text primary key,
+    position     bigint not null default 0,
+    leased_by    uuid,
+    leased_until timestamptz -- by the machine's clock
+);
+grant select, insert, update on egress to rollcall_api;

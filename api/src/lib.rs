@@ -10,7 +10,8 @@
 //! - [`viewer`]: whom a caller may see
 //! - [`presence`], [`live`], [`ops`], [`import`]: the handlers
 //! - [`compat`]: the same for the clients of the systems that Rollcall replaces
-//! - [`webhooks`]: transitions told to others' servers
+//! - [`webhooks`]: transitions told to others' servers; [`egress`]: all of them
+//!   handed on to NATS
 //! - [`auth`], [`limits`], [`extract`], [`problem`]: who may, how much, and how it is refused
 //! - [`serve`], [`layers`], [`telemetry`]: the listener, what surrounds every route, logs, metrics
 //! - [`embedded`]: the private PostgreSQL
@@ -20,6 +21,7 @@ pub mod auth;
 pub mod cli;
 pub mod compat;
 pub mod config;
+pub mod egress;
 pub mod embedded;
 pub mod extract;
 pub mod import;

@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use crate::app::App;
 use crate::auth::{self, Auth, AuthSettings};
 use crate::compat::{Compat, CompatSettings};
+use crate::egress::EgressSettings;
 use crate::layers::EdgeSettings;
 use crate::limits::RateLimits;
 use crate::ruler::Ruler;
@@ -50,6 +51,8 @@ pub struct NodeSettings {
     pub compat: CompatSettings,
     /// Whether webhooks may lead into private networks, and use plain HTTP.
     pub webhook_allow_private: bool,
+    /// Where the log is handed on to.
+    pub egress: Option<EgressSettings>,
 }
 
 /// A running node.
@@ -78,6 +81,9 @@ pub enum NodeError {
     /// A client of HTTP, for the chat's login or for webhooks.
     #[error("calling others: {0}")]
     Client(#[from] reqwest::Error),
+    /// This program was built without the feature `nats`.
+    #[error("--nats-url: this rollcall was built without NATS (cargo build --features nats)")]
+    WithoutNats,
     /// The listener.
     #[error("the address cannot be listened on: {0}")]
     Listen(#[from] std::io::Error),
@@ -86,6 +92,9 @@ pub enum NodeError {
 impl Node {
     /// Joins the realm and serves on `listener`.
     pub async fn start(listener: TcpListener, settings: NodeSettings) -> Result<Self, NodeError> {
+        if settings.egress.is_some() && cfg!(not(feature = "nats")) {
+            return Err(NodeError::WithoutNats);
+        }
         let address = listener.local_addr()?;
         let auth = Arc::new(Auth::new(settings.auth, settings.rate).await?);
         let compat = Arc::new(Compat::new(settings.compat)?);
@@ -120,7 +129,7 @@ impl Node {
         };
         let stop = CancellationToken::new();
         let sweeper = Sweeper::new(Arc::clone(&realm));
-        let background = vec![
+        let mut background = vec![
             tokio::spawn(sweeper.run(stop.clone())),
             tokio::spawn(Arc::clone(&mail).run(realm.database().clone(), stop.clone())),
             tokio::spawn(courier.run(stop.clone())),
@@ -128,6 +137,7 @@ impl Node {
             tokio::spawn(upkeep(Arc::clone(&realm), stop.clone())),
             tokio::spawn(tidy(app.clone(), stop.clone())),
         ];
+        background.extend(hand_on(settings.egress, &realm, &stop));
         let router = routes::router(app, &settings.edge);
         let (limits, stopping) = (settings.server, stop.clone());
         let serving = tokio::spawn(async move { serve(listener, router, &limits, stopping).await });
@@ -147,6 +157,26 @@ impl Node {
         // those who no longer listen.
         self.realm.leave().await;
     }
+}
+
+#[cfg(feature = "nats")]
+fn hand_on(
+    egress: Option<EgressSettings>,
+    realm: &Arc<Realm>,
+    stop: &CancellationToken,
+) -> Option<JoinHandle<()>> {
+    let egress = crate::egress::nats::Egress::new(Arc::clone(realm), egress?);
+    Some(tokio::spawn(egress.run(stop.clone())))
+}
+
+/// Without the feature `nats`: `Node::start` has refused whoever asked for it.
+#[cfg(not(feature = "nats"))]
+fn hand_on(
+    _egress: Option<EgressSettings>,
+    _realm: &Arc<Realm>,
+    _stop: &CancellationToken,
+) -> Option<JoinHandle<()>> {
+    None
 }
 
 async fn upkeep(realm: Arc<Realm>, stop: CancellationToken) {

@@ -21,7 +21,8 @@
 //! - [`groups`]: who belongs to which; [`messages`]: what is sent and waits; [`mailman`]: hands it
 //!   to whoever is live on this node
 //! - [`webhooks`]: endpoints that are told of the log; [`deliveries`]: what they are told;
-//!   [`automation`]: which rule of the policy is due for whom
+//!   [`automation`]: which rule of the policy is due for whom; [`egress`]: how far the log
+//!   has been handed on
 
 pub mod appender;
 pub mod automation;
@@ -31,6 +32,7 @@ pub(crate) mod columns;
 pub mod db;
 pub mod deliveries;
 pub mod due;
+pub mod egress;
 pub mod error;
 pub mod follow;
 pub mod groups;

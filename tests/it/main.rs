@@ -12,6 +12,8 @@ mod compat_login;
 mod compat_planner;
 mod compat_polling;
 mod compat_races;
+#[cfg(feature = "nats")]
+mod egress;
 mod expiry;
 mod faults;
 mod groups;

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use api::auth::Role;
 use api::compat::CompatSettings;
+use api::egress::EgressSettings;
 use domain::{Policy, Timestamp};
 use serde_json::Value;
 use sqlx::PgPool;
@@ -32,6 +33,8 @@ pub struct Options {
     pub compat: CompatSettings,
     /// Whether webhooks may lead into private networks: a test's receivers are in one.
     pub webhook_allow_private: bool,
+    /// Where the log is handed on to.
+    pub egress: Option<EgressSettings>,
 }
 
 impl Default for Options {
@@ -44,6 +47,7 @@ impl Default for Options {
             queue_max: 50_000,
             compat: CompatSettings::default(),
             webhook_allow_private: true,
+            egress: None,
         }
     }
 }
