@@ -8,6 +8,7 @@ use projections::groups::Groups;
 use projections::health::Health;
 use projections::mailman::Mailman;
 use projections::realm::{Consistency, Seen};
+use projections::webhooks::Webhooks;
 use projections::{Error, Realm};
 use serde::Deserialize;
 use utoipa::IntoParams;
@@ -18,6 +19,7 @@ use crate::live::Live;
 use crate::problem::Problem;
 use crate::shapes::StatusBody;
 use crate::telemetry::Metrics;
+use crate::webhooks::sender::Sender;
 
 /// Roles that are told the truth about invisible users.
 pub const ENTITLED: &[Role] = &[Role::Service, Role::Auditor, Role::Admin];
@@ -41,6 +43,10 @@ pub struct App {
     pub compat: Arc<Compat>,
     /// What the checks of consistency have found.
     pub health: Arc<Health>,
+    /// Endpoints that are told of the log.
+    pub webhooks: Arc<Webhooks>,
+    /// Posts to them.
+    pub sender: Sender,
 }
 
 impl FromRef<App> for Arc<Auth> {
@@ -123,6 +129,10 @@ impl From<Error> for Problem {
                 Self::unavailable("database_unavailable", "the database cannot be reached")
                     .caused_by(error)
             }
+            Error::Webhook(domain::webhook::WebhookRefusal::NotFound) => {
+                Self::missing("webhook_not_found", "there is no such webhook")
+            }
+            Error::Webhook(refusal) => Self::rule("webhook_refused", refusal.to_string()),
             Error::Policy(refusal) => Self::rule("policy_refused", refusal.to_string()),
             Error::Database(_)
             | Error::Migration(_)

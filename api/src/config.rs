@@ -14,6 +14,7 @@ use domain::{Timestamp, UserId};
 use crate::auth::{AuthSettings, ISSUER_DEFAULT, Jwks, KeyError, KeySources, Role, Secret};
 use crate::auth::{load_or_make_secret, load_secret};
 use crate::compat::{Adapters, CompatSettings};
+use crate::egress::EgressSettings;
 use crate::layers::EdgeSettings;
 use crate::limits;
 use crate::live::LiveSettings;
@@ -103,6 +104,28 @@ pub struct PolicyArgs {
     pub grace_ms: Option<u64>,
 }
 
+/// Where the log is handed on to.
+#[derive(Debug, Clone, Args)]
+pub struct EgressArgs {
+    /// NATS server whose JetStream gets every transition as a CloudEvent (built with NATS only)
+    #[arg(long, env = "ROLLCALL_NATS_URL", hide_env_values = true, value_name = "URL")]
+    pub nats_url: Option<String>,
+    /// The stream; made where there is none
+    #[arg(long, env = "ROLLCALL_NATS_STREAM", default_value = "ROLLCALL", value_name = "NAME")]
+    pub nats_stream: String,
+    /// What subjects begin with; the event's type follows
+    #[arg(long, env = "ROLLCALL_NATS_SUBJECT", default_value = "rollcall", value_name = "PREFIX")]
+    pub nats_subject: String,
+}
+
+impl EgressArgs {
+    /// The same, where it is asked for.
+    pub fn settings(&self) -> Option<EgressSettings> {
+        let (url, stream) = (self.nats_url.clone()?, self.nats_stream.clone());
+        Some(EgressSettings { url, stream, subject: self.nats_subject.clone() })
+    }
+}
+
 /// How much the server lets in.
 #[derive(Debug, Clone, Args)]
 pub struct LimitArgs {
@@ -177,6 +200,12 @@ pub struct ServeArgs {
     #[arg(long, env = "ROLLCALL_CHAT_LOGIN_URL", hide_env_values = true, value_name = "URL",
         value_parser = http_url)]
     pub chat_login_url: Option<reqwest::Url>,
+    /// Let webhooks lead into private networks and use plain HTTP: for servers of your own
+    #[arg(long, env = "ROLLCALL_WEBHOOK_ALLOW_PRIVATE")]
+    pub webhook_allow_private: bool,
+    /// Where the log is handed on to.
+    #[command(flatten)]
+    pub egress: EgressArgs,
     /// The policy.
     #[command(flatten)]
     pub policy: PolicyArgs,

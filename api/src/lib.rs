@@ -4,7 +4,8 @@
 //!
 //! In reading order:
 //! - [`config`]: the command line; [`cli`]: what its commands do
-//! - [`node`]: one node from start to a clean end; [`sweeper`]: what time does, recorded
+//! - [`node`]: one node from start to a clean end; [`sweeper`]: what time does, recorded;
+//!   [`ruler`]: acts by the policy's rules
 //! - [`routes`]: which path leads where; [`app`]: what handlers get; [`shapes`]: what they answer
 //! - [`viewer`]: whom a caller may see
 //! - [`presence`], [`live`], [`ops`], [`import`]: the handlers
@@ -12,6 +13,8 @@
 //! - [`compat`]: the same for the clients of the systems that Rollcall replaces
 //! - [`live`]: long polls, streams and WebSockets
 //! - [`analytics`]: people in numbers; [`formats`]: the files that answers may be
+//! - [`webhooks`]: transitions told to others' servers; [`egress`]: all of them
+//!   handed on to NATS
 //! - [`auth`], [`limits`], [`extract`], [`problem`]: who may, how much, and how it is refused
 //! - [`serve`], [`layers`], [`telemetry`]: the listener, what surrounds every route, logs, metrics
 //! - [`embedded`]: the private PostgreSQL
@@ -23,6 +26,7 @@ pub mod cli;
 pub mod compare;
 pub mod compat;
 pub mod config;
+pub mod egress;
 pub mod embedded;
 pub mod extract;
 pub mod formats;
@@ -35,8 +39,10 @@ pub mod ops;
 pub mod presence;
 pub mod problem;
 pub mod routes;
+pub mod ruler;
 pub mod serve;
 pub mod shapes;
 pub mod sweeper;
 pub mod telemetry;
 pub mod viewer;
+pub mod webhooks;

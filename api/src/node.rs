@@ -9,7 +9,8 @@ use projections::groups::Groups;
 use projections::health::Health;
 use projections::mailman::Mailman;
 use projections::realm::RealmOptions;
-use projections::{Realm, leaves, messages, retention, what_if};
+use projections::webhooks::Webhooks;
+use projections::{Realm, deliveries, leaves, messages, retention, what_if};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -17,12 +18,16 @@ use tokio_util::sync::CancellationToken;
 use crate::app::App;
 use crate::auth::{self, Auth, AuthSettings};
 use crate::compat::{Compat, CompatSettings};
+use crate::egress::EgressSettings;
 use crate::layers::EdgeSettings;
 use crate::limits::RateLimits;
 use crate::live::follow::Follower;
 use crate::live::{Live, LiveSettings, watch};
+use crate::ruler::Ruler;
 use crate::serve::{ServerLimits, serve};
 use crate::sweeper::Sweeper;
+use crate::webhooks::courier::Courier;
+use crate::webhooks::sender::Sender;
 use crate::{routes, telemetry};
 
 /// Between two looks at what is kept only for a while, and at the log's leaves.
@@ -49,6 +54,10 @@ pub struct NodeSettings {
     pub server: ServerLimits,
     /// Which replaced systems' clients are served.
     pub compat: CompatSettings,
+    /// Whether webhooks may lead into private networks, and use plain HTTP.
+    pub webhook_allow_private: bool,
+    /// Where the log is handed on to.
+    pub egress: Option<EgressSettings>,
 }
 
 /// A running node.
@@ -76,9 +85,12 @@ pub enum NodeError {
     /// The keys of tokens.
     #[error(transparent)]
     Keys(#[from] auth::KeyError),
-    /// The way to the chat's login.
-    #[error("the chat's login: {0}")]
-    Login(#[from] reqwest::Error),
+    /// A client of HTTP, for the chat's login or for webhooks.
+    #[error("calling others: {0}")]
+    Client(#[from] reqwest::Error),
+    /// This program was built without the feature `nats`.
+    #[error("--nats-url: this rollcall was built without NATS (cargo build --features nats)")]
+    WithoutNats,
     /// The listener.
     #[error("the address cannot be listened on: {0}")]
     Listen(#[from] std::io::Error),
@@ -87,6 +99,9 @@ pub enum NodeError {
 impl Node {
     /// Joins the realm and serves on `listener`.
     pub async fn start(listener: TcpListener, settings: NodeSettings) -> Result<Self, NodeError> {
+        if settings.egress.is_some() && cfg!(not(feature = "nats")) {
+            return Err(NodeError::WithoutNats);
+        }
         let address = listener.local_addr()?;
         let auth = Arc::new(Auth::new(settings.auth, settings.rate).await?);
         let compat = Arc::new(Compat::new(settings.compat)?);
@@ -114,6 +129,9 @@ impl Node {
         let live = Live::new(settings.live, watch::no_groups(), origins, stop.clone());
         let follower = Follower::new(Arc::clone(&realm), Arc::clone(&live.hub));
         let live = Arc::new(live);
+        let webhooks = Arc::new(Webhooks::new(realm.pool().clone()));
+        let sender = Sender::new(settings.webhook_allow_private)?;
+        let courier = Courier::new(Arc::clone(&realm), Arc::clone(&webhooks), sender.clone());
         let app = App {
             realm: Arc::clone(&realm),
             groups,
@@ -123,18 +141,23 @@ impl Node {
             metrics,
             health,
             compat,
+            webhooks,
+            sender,
         };
         let sweeper = Sweeper::new(Arc::clone(&realm));
-        let background = vec![
+        let mut background = vec![
             tokio::spawn(sweeper.run(stop.clone())),
             tokio::spawn(Arc::clone(&mail).run(realm.database().clone(), stop.clone())),
             tokio::spawn(follower.run(stop.clone())),
+            tokio::spawn(courier.run(stop.clone())),
+            tokio::spawn(Ruler::new(Arc::clone(&realm)).run(stop.clone())),
             tokio::spawn(upkeep(Arc::clone(&realm), stop.clone())),
             tokio::spawn(tidy(app.clone(), stop.clone())),
             tokio::spawn(retain(Arc::clone(&realm), stop.clone())),
             tokio::spawn(checks.run(realm.database().clone(), chrono::Utc::now, stop.clone())),
             tokio::spawn(what_if::work::run(realm.database().clone(), stop.clone())),
         ];
+        background.extend(hand_on(settings.egress, &realm, &stop));
         let router = routes::router(app, &settings.edge);
         let (limits, stopping) = (settings.server, stop.clone());
         let serving = tokio::spawn(async move { serve(listener, router, &limits, stopping).await });
@@ -156,6 +179,26 @@ impl Node {
     }
 }
 
+#[cfg(feature = "nats")]
+fn hand_on(
+    egress: Option<EgressSettings>,
+    realm: &Arc<Realm>,
+    stop: &CancellationToken,
+) -> Option<JoinHandle<()>> {
+    let egress = crate::egress::nats::Egress::new(Arc::clone(realm), egress?);
+    Some(tokio::spawn(egress.run(stop.clone())))
+}
+
+/// Without the feature `nats`: `Node::start` has refused whoever asked for it.
+#[cfg(not(feature = "nats"))]
+fn hand_on(
+    _egress: Option<EgressSettings>,
+    _realm: &Arc<Realm>,
+    _stop: &CancellationToken,
+) -> Option<JoinHandle<()>> {
+    None
+}
+
 async fn upkeep(realm: Arc<Realm>, stop: CancellationToken) {
     loop {
         if let Err(error) = leaves::make_ahead(realm.database()).await {
@@ -166,6 +209,9 @@ async fn upkeep(realm: Arc<Realm>, stop: CancellationToken) {
         }
         if let Err(error) = messages::forget_old(realm.pool()).await {
             tracing::warn!(%error, "forgetting messages");
+        }
+        if let Err(error) = deliveries::forget_old(realm.pool()).await {
+            tracing::warn!(%error, "forgetting deliveries of webhooks");
         }
         tokio::select! {
             () = stop.cancelled() => return,

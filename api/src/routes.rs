@@ -15,7 +15,7 @@ use crate::app::App;
 use crate::compat::{self, Adapters};
 use crate::layers::{self, EdgeSettings};
 use crate::live::{changes, groups, messages, stream, ticket, ws};
-use crate::ops::{self, health, views, what_if};
+use crate::ops::{self, deliveries, health, views, webhooks, what_if};
 use crate::presence::{
     bulk, claims, explain, guards, heartbeat, history, log, policy, sessions, spans, status,
 };
@@ -92,6 +92,11 @@ fn described() -> OpenApiRouter<App> {
         .routes(routes!(views::take_back))
         .routes(routes!(what_if::ask, what_if::list))
         .routes(routes!(what_if::compare, what_if::forget))
+        .routes(routes!(webhooks::list, webhooks::create))
+        .routes(routes!(webhooks::get, webhooks::put, webhooks::delete))
+        .routes(routes!(deliveries::list))
+        .routes(routes!(deliveries::test))
+        .routes(routes!(deliveries::replay))
         .routes(routes!(ops::noop))
 }
 

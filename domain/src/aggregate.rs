@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::command::{Command, Outcome, Refusal};
 use crate::decide::{Context, decide};
 use crate::policy::{PolicyPatch, PolicyRefusal};
+use crate::webhook::{Webhook, WebhookCommand, WebhookEvent, WebhookRefusal};
 use crate::{Event, Policy, Presence, Silences, Timestamp, UserNo};
 
 /// The version of every stored event so far. A changed shape gets the next one and an upcaster.
@@ -147,5 +148,39 @@ impl Aggregate for PolicyAggregate {
 
     fn apply(&mut self, PolicyEvent::Changed { policy, .. }: PolicyEvent) {
         self.policy = Some(policy);
+    }
+}
+
+impl DomainEvent for WebhookEvent {
+    fn event_type(&self) -> String {
+        self.name().to_owned()
+    }
+
+    fn event_version(&self) -> String {
+        EVENT_VERSION.to_owned()
+    }
+}
+
+impl Aggregate for Webhook {
+    const TYPE: &'static str = "webhook";
+    type Command = WebhookCommand;
+    type Event = WebhookEvent;
+    type Error = WebhookRefusal;
+    type Services = ();
+
+    async fn handle(
+        &mut self,
+        command: WebhookCommand,
+        (): &(),
+        sink: &EventSink<Self>,
+    ) -> Result<(), WebhookRefusal> {
+        for event in self.decide(command)? {
+            sink.write(event, self).await;
+        }
+        Ok(())
+    }
+
+    fn apply(&mut self, event: WebhookEvent) {
+        Self::apply(self, &event);
     }
 }

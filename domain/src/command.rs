@@ -1,5 +1,6 @@
 //! What can be asked for, what comes of it, and why it may be refused.
 
+use crate::automation::SourcePattern;
 use crate::event::{GuardRefusal, Reason};
 use crate::{DeviceKind, SessionId, Source, Status, Timestamp};
 
@@ -48,6 +49,9 @@ pub enum Command {
         /// Whose.
         source: Source,
     },
+    /// Takes the claims back that a rule means, if the user's status is still the one that began
+    /// then; else nothing. Repeatable.
+    ClearClaims(ClearClaims),
     /// Goes invisible, or comes back. Repeatable.
     SetVisibility {
         /// Invisible from here on, or not.
@@ -61,6 +65,17 @@ pub enum Command {
     Import(ImportLine),
     /// Ends the imported sessions that were left open.
     ImportEnd,
+}
+
+/// What a rule asks for.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ClearClaims {
+    /// Whose claims.
+    pub pattern: SourcePattern,
+    /// The status that has lasted.
+    pub status: Status,
+    /// When it began.
+    pub since: Timestamp,
 }
 
 /// A login.

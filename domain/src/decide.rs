@@ -2,7 +2,7 @@
 
 use chrono::TimeDelta;
 
-use crate::command::{Command, Expiry, Open, Outcome, Refusal, SetClaim};
+use crate::command::{ClearClaims, Command, Expiry, Open, Outcome, Refusal, SetClaim};
 use crate::event::{Body, Event, Reason, Recorded, When};
 use crate::presence::{CLAIMS_MAX, Presence, SESSIONS_MAX, Session};
 use crate::{Policy, SessionId, Silences, Source, Status, Timestamp, UserNo, guard, import, lapse};
@@ -55,6 +55,7 @@ pub fn decide(base: Presence, command: &Command, context: &Context<'_>) -> Decis
         | Command::CloseAll { .. }
         | Command::SetClaim(_)
         | Command::ClearClaim { .. }
+        | Command::ClearClaims(_)
         | Command::SetVisibility { .. }
         | Command::Guard(_)
         | Command::Settle
@@ -241,6 +242,14 @@ impl<'a> Draft<'a> {
             Command::SetClaim(claim) => self.set_claim(claim),
             Command::ClearClaim { source } => {
                 self.clear_claim(source);
+                Ok(Outcome::Done)
+            }
+            Command::ClearClaims(ClearClaims { pattern, status, since }) => {
+                if (self.state.status, self.state.since) == (*status, *since) {
+                    for source in pattern.among(&self.state) {
+                        self.clear_claim(&source);
+                    }
+                }
                 Ok(Outcome::Done)
             }
             Command::SetVisibility { invisible } => {

@@ -14,10 +14,13 @@
 //! - [`lapse`]: what time does by itself
 //! - [`command`], [`decide`], [`guard`], [`import`]: from a command to events
 //! - [`what_if`]: one user's history under another policy
+//! - [`automation`]: what shall happen once a status has lasted
+//! - [`webhook`]: endpoints that are told of transitions
 //! - [`shown`]: what others may see; the only place that redacts
 //! - [`aggregate`]: the adapter to cqrs-es, and nothing else
 
 pub mod aggregate;
+pub mod automation;
 pub mod command;
 pub mod decide;
 pub mod event;
@@ -31,6 +34,7 @@ pub mod rules;
 pub mod shown;
 pub mod silence;
 pub mod status;
+pub mod webhook;
 pub mod what_if;
 
 pub use command::{Command, Outcome, Refusal};

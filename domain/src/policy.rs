@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::automation::{self, Rule, RuleRefusal};
+
 /// Shortest and longest duration that any interval of the policy may have, in milliseconds.
 pub const INTERVAL_MS_RANGE: std::ops::RangeInclusive<u32> = 100..=7 * 24 * 3_600_000;
 /// Shortest time after which an interaction-driven session may turn idle, in milliseconds: an
@@ -39,6 +41,9 @@ pub struct Policy {
     pub heartbeat_retention_days: u32,
     /// Who sees whom.
     pub visibility: Visibility,
+    /// What shall happen once a status has lasted for a while.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub rules: Vec<Rule>,
 }
 
 impl Default for Policy {
@@ -52,6 +57,7 @@ impl Default for Policy {
             interaction_lease_ms: 300_000,
             heartbeat_retention_days: 30,
             visibility: Visibility::All,
+            rules: Vec::new(),
         }
     }
 }
@@ -76,6 +82,8 @@ pub struct PolicyPatch {
     pub heartbeat_retention_days: Option<u32>,
     /// Who sees whom.
     pub visibility: Option<Visibility>,
+    /// All rules, instead of those there were.
+    pub rules: Option<Vec<Rule>>,
 }
 
 impl PolicyPatch {
@@ -95,6 +103,7 @@ impl PolicyPatch {
                 .heartbeat_retention_days
                 .unwrap_or(policy.heartbeat_retention_days),
             visibility: self.visibility.unwrap_or(policy.visibility),
+            rules: self.rules.clone().unwrap_or_else(|| policy.rules.clone()),
         }
     }
 }
@@ -119,6 +128,9 @@ pub enum PolicyRefusal {
     /// Retention that no one can mean.
     #[error("heartbeat_retention_days must be between 1 and 3650")]
     RetentionOutOfRange,
+    /// The rules.
+    #[error("{0}")]
+    Rules(#[from] RuleRefusal),
 }
 
 impl Policy {
@@ -150,6 +162,7 @@ impl Policy {
         if !(1..=3650).contains(&self.heartbeat_retention_days) {
             return Err(PolicyRefusal::RetentionOutOfRange);
         }
+        automation::check(&self.rules)?;
         Ok(())
     }
 }

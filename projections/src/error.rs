@@ -33,6 +33,9 @@ pub enum Error {
     /// The policy is refused by the rules.
     #[error("{0}")]
     Policy(#[from] domain::policy::PolicyRefusal),
+    /// What is asked of a webhook is refused by the rules.
+    #[error("{0}")]
+    Webhook(#[from] domain::webhook::WebhookRefusal),
 }
 
 impl Error {

@@ -77,6 +77,15 @@ pub async fn at_position(pool: &PgPool, position: Position) -> Result<Option<Log
     row.as_ref().map(read).transpose()
 }
 
+/// Events by their positions, in no order; those that the log does not have are left out.
+pub async fn at_positions(
+    pool: &PgPool,
+    positions: &[Position],
+) -> Result<Vec<LoggedEvent>, Error> {
+    let statement = format!("{SELECT} where e.class = 'T' and e.position = any($1)");
+    sqlx::query(&statement).bind(positions).fetch_all(pool).await?.iter().map(read).collect()
+}
+
 /// The log's newest position.
 pub async fn head(pool: &PgPool) -> Result<Position, Error> {
     let head: Option<Position> =

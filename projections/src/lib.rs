@@ -29,14 +29,20 @@
 //! - [`feed`]: the log's transitions for live feeds; [`hint`]: nodes wake each other
 //! - [`history`]: what was, read from the log
 //! - [`revocation`]: tokens no longer believed; [`ticket`]: what stands for a token, once
+//! - [`webhooks`]: endpoints that are told of the log; [`deliveries`]: what they are told;
+//!   [`automation`]: which rule of the policy is due for whom; [`egress`]: how far the log
+//!   has been handed on
 
 pub mod analytics;
 pub mod appender;
+pub mod automation;
 pub mod batch;
 pub mod clock;
 pub(crate) mod columns;
 pub mod db;
+pub mod deliveries;
 pub mod due;
+pub mod egress;
 pub mod error;
 pub mod feed;
 pub mod follow;
@@ -64,6 +70,7 @@ pub mod store;
 pub mod tail;
 pub mod ticket;
 pub mod views;
+pub mod webhooks;
 pub mod what_if;
 
 pub use error::Error;

@@ -66,6 +66,16 @@ impl Names {
         Ok(users.iter().map(|user| self.remembered(user)).collect())
     }
 
+    /// What numbers stand for, of those that still stand for somebody.
+    pub async fn named(&self, users: &[UserNo]) -> Result<Vec<UserId>, Error> {
+        let numbers: Vec<i64> = users.iter().map(|user| user.0).collect();
+        let statement = "select user_id from account where user_no = any($1) order by user_id";
+        let found: Vec<String> =
+            sqlx::query_scalar(statement).bind(numbers).fetch_all(&self.pool).await?;
+        let undecodable = |_| Error::Undecodable("the name of a user".to_owned());
+        found.iter().map(|name| name.parse().map_err(undecodable)).collect()
+    }
+
     /// The user's number; a new one for a user who has none.
     pub async fn number(&self, user_id: &UserId) -> Result<UserNo, Error> {
         if let Some(user_no) = self.find(user_id).await? {

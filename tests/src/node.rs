@@ -53,6 +53,8 @@ impl TestNode {
             live: options.live.clone(),
             server: ServerLimits { drain_max: DRAIN_MAX, ..ServerLimits::default() },
             compat: options.compat.clone(),
+            webhook_allow_private: options.webhook_allow_private,
+            egress: options.egress.clone(),
         };
         let node = Node::start(listener, settings).await.unwrap();
         Self { base_url: format!("http://{}", node.address), node }

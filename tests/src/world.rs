@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use api::auth::Role;
 use api::compat::CompatSettings;
+use api::egress::EgressSettings;
 use api::live::LiveSettings;
 use domain::{Policy, Timestamp};
 use serde_json::Value;
@@ -33,6 +34,10 @@ pub struct Options {
     pub compat: CompatSettings,
     /// What live feeds are like.
     pub live: LiveSettings,
+    /// Whether webhooks may lead into private networks: a test's receivers are in one.
+    pub webhook_allow_private: bool,
+    /// Where the log is handed on to.
+    pub egress: Option<EgressSettings>,
 }
 
 impl Default for Options {
@@ -45,6 +50,8 @@ impl Default for Options {
             queue_max: 50_000,
             compat: CompatSettings::default(),
             live: LiveSettings::default(),
+            webhook_allow_private: true,
+            egress: None,
         }
     }
 }

@@ -44,6 +44,8 @@ pub(super) async fn serve(args: ServeArgs) -> Result<(), Failure> {
         live: args.live_settings(),
         server: args.server_limits(),
         compat: args.compat_settings(),
+        webhook_allow_private: args.webhook_allow_private,
+        egress: args.egress.settings(),
     };
     let flags = &args.policy;
     let served = run(listener, settings, flags, embedded.as_ref(), &mut signals).await;

@@ -1,7 +1,9 @@
 //! Health, metrics, and the call that does nothing.
 
+pub mod deliveries;
 pub mod health;
 pub mod views;
+pub mod webhooks;
 pub mod what_if;
 
 use std::net::SocketAddr;

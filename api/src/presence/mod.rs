@@ -9,6 +9,7 @@ pub mod heartbeat;
 pub mod history;
 pub mod log;
 pub mod policy;
+pub mod rules;
 pub mod sessions;
 pub mod spans;
 pub mod status;

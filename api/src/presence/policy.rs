@@ -1,11 +1,13 @@
 //! The policy: intervals, thresholds, retention, visibility.
 
 use axum::extract::State;
+use domain::automation::Rule;
 use domain::policy::{PolicyPatch, Visibility};
 use domain::{Policy, Position};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::rules::{self, RuleBody};
 use crate::app::App;
 use crate::auth::{Caller, Role};
 use crate::extract::{Json, NoQuery};
@@ -30,6 +32,8 @@ pub struct PolicyBody {
     heartbeat_retention_days: u32,
     /// Who sees whom.
     visibility: VisibilityName,
+    /// What shall happen once a status has lasted for a while.
+    rules: Vec<RuleBody>,
     position: Position,
 }
 
@@ -57,6 +61,7 @@ impl PolicyBody {
                 Visibility::All => VisibilityName::All,
                 Visibility::Groups => VisibilityName::Groups,
             },
+            rules: policy.rules.iter().map(RuleBody::from).collect(),
             position,
         }
     }
@@ -74,6 +79,9 @@ pub struct PolicyRequest {
     interaction_lease_ms: Option<u32>,
     heartbeat_retention_days: Option<u32>,
     visibility: Option<VisibilityName>,
+    /// All rules, instead of those there were; at most 32.
+    #[schema(max_items = 32)]
+    rules: Option<Vec<RuleBody>>,
     /// As `GET` shows it: what was read may be sent back. Ignored.
     #[serde(rename = "position")]
     _position: Option<Position>,
@@ -93,6 +101,7 @@ impl From<PolicyRequest> for PolicyPatch {
                 VisibilityName::All => Visibility::All,
                 VisibilityName::Groups => Visibility::Groups,
             }),
+            rules: request.rules.map(|rules| rules.into_iter().map(Rule::from).collect()),
         }
     }
 }
@@ -112,6 +121,9 @@ pub async fn get(State(app): State<App>, _caller: Caller, _: NoQuery) -> Json<Po
     responses((status = 200, body = PolicyBody),
         (status = 403, body = ProblemDocument<'static>,
             content_type = "application/problem+json"),
+        (status = 404, body = ProblemDocument<'static>,
+            content_type = "application/problem+json",
+            description = "`webhook_not_found`: a rule would tell one that there is not"),
         (status = 422, body = ProblemDocument<'static>,
             content_type = "application/problem+json")))]
 pub async fn put(
@@ -121,6 +133,7 @@ pub async fn put(
     Json(request): Json<PolicyRequest>,
 ) -> Result<Json<PolicyBody>, Problem> {
     caller.require(&[Role::Admin])?;
+    rules::check_webhooks(&app, request.rules.as_deref().unwrap_or_default()).await?;
     let actor = app.actor(&caller).await?;
     let position = app.realm.change_policy(&request.into(), actor).await?;
     Ok(Json(PolicyBody::of(&app.realm.policy(), position)))

@@ -1,0 +1,7 @@
+//! Webhooks: told signed, in order per user, at least once, whatever the receiver does.
+
+mod crud;
+mod delivery;
+mod receiver;
+mod rules;
+mod trouble;
