@@ -1,4 +1,4 @@
-//! The log handed on to other systems: transitions as CloudEvents, at least once.
+//! The log handed on to other systems: transitions as `CloudEvents`, at least once.
 
 #[cfg(feature = "nats")]
 pub mod nats;

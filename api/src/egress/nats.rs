@@ -26,7 +26,7 @@ const PAGE_TIME_MAX: Duration = Duration::from_secs(10);
 const POLL: Duration = Duration::from_millis(250);
 /// Between two attempts while somebody cannot be reached.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
-/// The media type of a CloudEvent in JSON (structured mode).
+/// The media type of a `CloudEvent` in JSON (structured mode).
 const CLOUD_EVENT: &str = "application/cloudevents+json";
 
 /// Hands the log on, from one node.
@@ -51,7 +51,7 @@ enum Failure {
     Late,
 }
 
-/// A transition as a CloudEvent 1.0.
+/// A transition as a `CloudEvent` 1.0.
 #[derive(Debug, Serialize)]
 struct CloudEvent<'a> {
     specversion: &'static str,

@@ -24,7 +24,7 @@ pub enum AddressRefused {
 
 /// What of IPv4 is not public (IANA's special-purpose registry): network and length of the prefix.
 const V4_RESERVED: [(Ipv4Addr, u32); 15] = [
-    (Ipv4Addr::new(0, 0, 0, 0), 8),
+    (Ipv4Addr::UNSPECIFIED, 8),
     (Ipv4Addr::new(10, 0, 0, 0), 8),
     (Ipv4Addr::new(100, 64, 0, 0), 10), // carriers' NAT, and a cloud's metadata
     (Ipv4Addr::new(127, 0, 0, 0), 8),
@@ -41,8 +41,8 @@ const V4_RESERVED: [(Ipv4Addr, u32); 15] = [
     (Ipv4Addr::new(240, 0, 0, 0), 4),
 ];
 
-/// Of IPv6 only 2000::/3 is handed out; this within it is not public. 6to4 and Teredo lead to IPv4
-/// addresses of somebody else's choice.
+/// Of IPv6 only `2000::/3` is handed out; this within it is not public. 6to4 and Teredo lead to
+/// IPv4 addresses of somebody else's choice.
 const V6_RESERVED: [(Ipv6Addr, u32); 4] = [
     (Ipv6Addr::new(0x2001, 0, 0, 0, 0, 0, 0, 0), 23),
     (Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0), 32),
@@ -68,7 +68,7 @@ pub fn is_public(address: IpAddr) -> bool {
     }
 }
 
-/// The IPv4 address that a mapped one (::ffff:a.b.c.d) or one of NAT64 (64:ff9b::a.b.c.d) means.
+/// The IPv4 address that a mapped one (`::ffff:a.b.c.d`) or one of NAT64 (`64:ff9b::a.b.c.d`) means.
 fn embedded(v6: Ipv6Addr) -> Option<Ipv4Addr> {
     let nat64 = v6.segments()[..6] == [0x64, 0xff9b, 0, 0, 0, 0];
     if nat64 { Some(Ipv4Addr::from_bits(v6.to_bits() as u32)) } else { v6.to_ipv4_mapped() }

@@ -86,6 +86,7 @@ fn change(policy: &Policy) -> PolicyCommand {
         interaction_lease_ms: Some(policy.interaction_lease_ms),
         heartbeat_retention_days: Some(policy.heartbeat_retention_days),
         visibility: Some(policy.visibility),
+        rules: None,
     };
     PolicyCommand::Change { patch, actor: Some(ANA) }
 }

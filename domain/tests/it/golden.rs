@@ -2,8 +2,10 @@
 //! stored for ever, so a line may be added, and none changed.
 
 use domain::aggregate::PolicyEvent;
+use domain::automation::{Action, Condition, Rule, SourcePattern};
 use domain::event::GuardRefusal;
 use domain::policy::Visibility;
+use domain::webhook::{DisabledBy, Endpoint, Filter, WebhookEvent};
 use domain::{Body, DeviceKind, Event, Policy, Reason, Status};
 use serde_json::Value;
 
@@ -16,6 +18,7 @@ use crate::given::{
 const EVENTS: &str = include_str!("../golden/events.jsonl");
 const OLDER: &str = include_str!("../golden/events_older.jsonl");
 const POLICY: &str = include_str!("../golden/policy_events.jsonl");
+const WEBHOOKS: &str = include_str!("../golden/webhook_events.jsonl");
 const NAMES: [&str; 14] = [
     "session_opened",
     "session_resumed",
@@ -103,9 +106,39 @@ fn events() -> Vec<Event> {
 
 fn policy_events() -> Vec<PolicyEvent> {
     let strict = Policy { visibility: Visibility::Groups, grace_ms: 20_000, ..Policy::default() };
+    let rule = |name: &str, then| Rule {
+        name: name.to_owned(),
+        when: Condition { status: Status::Offline, for_ms: 600_000 },
+        then,
+    };
+    let rules = vec![
+        rule("tidy", Action::ClearClaims(SourcePattern("system:*".to_owned()))),
+        rule("tell", Action::Webhook(PHONE)),
+    ];
     vec![
         PolicyEvent::Changed { policy: Policy::default(), actor: None },
         PolicyEvent::Changed { policy: strict, actor: Some(ANA) },
+        PolicyEvent::Changed { policy: Policy { rules, ..Policy::default() }, actor: None },
+    ]
+}
+
+fn webhook_events() -> Vec<WebhookEvent> {
+    let filter = Filter {
+        event_types: vec!["session_opened".to_owned()],
+        users: vec![ANA],
+        groups: vec!["ward".parse().unwrap()],
+        from_status: vec![Status::Offline],
+        to_status: vec![Status::Online],
+    };
+    let endpoint = Endpoint { url: "https://example.com/in".to_owned(), filter };
+    vec![
+        WebhookEvent::Created { endpoint: endpoint.clone() },
+        WebhookEvent::Changed { endpoint },
+        WebhookEvent::Enabled {},
+        WebhookEvent::Disabled { by: DisabledBy::Admin },
+        WebhookEvent::Disabled { by: DisabledBy::Gone },
+        WebhookEvent::SecretRotated {},
+        WebhookEvent::Deleted {},
     ]
 }
 
@@ -133,6 +166,11 @@ fn every_event_is_stored_as_it_always_was_and_reads_back() {
 #[test]
 fn a_change_of_the_policy_is_stored_as_it_always_was_and_reads_back() {
     assert_golden(&policy_events(), POLICY);
+}
+
+#[test]
+fn what_happens_to_a_webhook_is_stored_as_it_always_was_and_reads_back() {
+    assert_golden(&webhook_events(), WEBHOOKS);
 }
 
 #[test]

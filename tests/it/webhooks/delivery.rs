@@ -109,7 +109,7 @@ async fn after_a_rotation_both_secrets_verify() {
     // A day later the former one no longer does.
     let former = admin.put(&path, json!({ "rotate_secret": true })).await.expect(200);
     assert!(former["secret"] != rotated["secret"]);
-    world.outage(std::time::Duration::from_secs(25 * 3_600)).await;
+    world.outage(std::time::Duration::from_hours(25)).await;
     admin.post(&format!("{path}/test"), json!({})).await.expect(200);
     assert!(!receiver.heard()[2].verified);
     world.finish().await;

@@ -96,7 +96,7 @@ impl Receiver {
     }
 
     pub(super) fn trust(&self, secret: &Value) {
-        self.inner.lock().unwrap().secret = secret.as_str().unwrap().to_owned();
+        secret.as_str().unwrap().clone_into(&mut self.inner.lock().unwrap().secret);
     }
 
     pub(super) fn set(&self, mood: Mood) {

@@ -18,7 +18,7 @@ async fn count(world: &World, path: &str, what: &str) -> i64 {
 /// Past the next attempt, whatever its wait: the log's clock moves by more than the longest one.
 async fn next_attempt(world: &World, receiver: &Receiver) {
     let before = receiver.heard().len();
-    world.outage(Duration::from_secs(30 * 3_600)).await;
+    world.outage(Duration::from_hours(30)).await;
     eventually("it is tried again", async || receiver.heard().len() > before).await;
 }
 
@@ -51,7 +51,7 @@ async fn a_failing_user_waits_alone_and_in_order() {
     })
     .await;
     receiver.set(Mood::Takes);
-    world.outage(Duration::from_secs(30 * 3_600)).await;
+    world.outage(Duration::from_hours(30)).await;
     eventually("then all of hers are told", async || receiver.taken().len() == 8).await;
     assert_eq!(receiver.sequences()["ana"], [1, 2, 3, 4]);
     world.finish().await;
@@ -66,7 +66,7 @@ async fn what_no_attempt_gets_through_is_given_up_visibly_and_can_be_replayed() 
     churn(&world, "ana", 1).await;
     eventually("the first attempt", async || receiver.heard().len() == 1).await;
     while count(&world, &path, "dead").await == 0 {
-        world.outage(Duration::from_secs(30 * 3_600)).await;
+        world.outage(Duration::from_hours(30)).await;
         let known = receiver.heard().len();
         eventually("another attempt, or none is left", async || {
             receiver.heard().len() > known || count(&world, &path, "dead").await == 1
@@ -123,7 +123,7 @@ async fn redirects_are_not_followed_and_gone_disables() {
     world.user("ana").logout(&session).await.expect(200);
     receiver.set(Mood::Takes);
     world.admin().put(&path, json!({ "enabled": true })).await.expect(200);
-    world.outage(Duration::from_secs(60)).await;
+    world.outage(Duration::from_mins(1)).await;
     eventually("what happened meanwhile is told", async || receiver.taken().len() >= 2).await;
     assert_eq!(receiver.sequences()["ana"][..2], [1, 2]);
     world.finish().await;
