@@ -19,7 +19,7 @@ use crate::compat::{Compat, CompatSettings};
 use crate::layers::EdgeSettings;
 use crate::limits::RateLimits;
 use crate::live::follow::Follower;
-use crate::live::{Live, LiveSettings, watch};
+use crate::live::{Live, LiveSettings};
 use crate::serve::{ServerLimits, serve};
 use crate::sweeper::Sweeper;
 use crate::{routes, telemetry};
@@ -107,7 +107,7 @@ impl Node {
         let mail = Arc::new(Mailman::new(realm.pool().clone()).await?);
         let stop = CancellationToken::new();
         let origins = settings.edge.allow_origins.clone();
-        let live = Live::new(settings.live, watch::no_groups(), origins, stop.clone());
+        let live = Live::new(settings.live, origins, stop.clone());
         let follower = Follower::new(Arc::clone(&realm), Arc::clone(&live.hub));
         let live = Arc::new(live);
         let app = App {
@@ -124,7 +124,7 @@ impl Node {
             tokio::spawn(sweeper.run(stop.clone())),
             tokio::spawn(Arc::clone(&mail).run(realm.database().clone(), stop.clone())),
             tokio::spawn(follower.run(stop.clone())),
-            tokio::spawn(upkeep(Arc::clone(&realm), stop.clone())),
+            tokio::spawn(upkeep(Arc::clone(&realm), Arc::clone(&app.groups), stop.clone())),
             tokio::spawn(tidy(app.clone(), stop.clone())),
         ];
         let router = routes::router(app, &settings.edge);
@@ -148,7 +148,7 @@ impl Node {
     }
 }
 
-async fn upkeep(realm: Arc<Realm>, stop: CancellationToken) {
+async fn upkeep(realm: Arc<Realm>, groups: Arc<Groups>, stop: CancellationToken) {
     loop {
         if let Err(error) = leaves::make_ahead(realm.database()).await {
             tracing::error!(%error, "making leaves ahead");
@@ -158,6 +158,9 @@ async fn upkeep(realm: Arc<Realm>, stop: CancellationToken) {
         }
         if let Err(error) = messages::forget_old(realm.pool()).await {
             tracing::warn!(%error, "forgetting messages");
+        }
+        if let Err(error) = groups.end_visits(None).await {
+            tracing::warn!(%error, "ending the visits of sessions that are over");
         }
         tokio::select! {
             () = stop.cancelled() => return,
