@@ -157,15 +157,14 @@ impl Groups {
         session: SessionId,
         belongs: bool,
     ) -> Result<Visit, Error> {
-        let refusal: Option<String> =
-            sqlx::query_scalar("select enter_group($1, $2, $3, $4, $5)")
-                .bind(group.as_str())
-                .bind(user.0)
-                .bind(session)
-                .bind(belongs)
-                .bind(MEMBERS_MAX as i32)
-                .fetch_one(&self.pool)
-                .await?;
+        let refusal: Option<String> = sqlx::query_scalar("select enter_group($1, $2, $3, $4, $5)")
+            .bind(group.as_str())
+            .bind(user.0)
+            .bind(session)
+            .bind(belongs)
+            .bind(MEMBERS_MAX as i32)
+            .fetch_one(&self.pool)
+            .await?;
         self.forget(group, user);
         match refusal.as_deref() {
             None => Ok(Visit::Begun),

@@ -32,13 +32,7 @@ use crate::problem::Problem;
 const CHANGES_AT_ONCE: usize = 64;
 
 /// Serves one connection, which holds its place until it has ended.
-pub(super) async fn serve(
-    app: App,
-    caller: Caller,
-    socket: WebSocket,
-    place: Place,
-    style: Style,
-) {
+pub(super) async fn serve(app: App, caller: Caller, socket: WebSocket, place: Place, style: Style) {
     let counted = Counted::new(SOCKETS);
     let mut wire = Wire::new(socket, matches!(style, Style::Replaced(_)));
     match begin::begin(&app, &caller, &mut wire, &style).await {

@@ -224,11 +224,19 @@ mod tests {
             assert_eq!((said.reference, said.frame.unwrap_err().code()), (Some(1.into()), code));
         }
         for text in ["", "{", "[]", "7", "\"ping\"", r#"{"type":"ping"} {}"#] {
-            assert_eq!(Said::read(text, &Style::Rollcall).frame.unwrap_err().status(), 400, "{text}");
+            assert_eq!(
+                Said::read(text, &Style::Rollcall).frame.unwrap_err().status(),
+                400,
+                "{text}"
+            );
         }
         let long = format!(r#"{{"type":"ping","ref":"{}"}}"#, "x".repeat(200));
         for text in [long.as_str(), r#"{"type":"ping","ref":{}}"#] {
-            assert_eq!(Said::read(text, &Style::Rollcall).frame.unwrap_err().code(), "invalid_ref", "{text}");
+            assert_eq!(
+                Said::read(text, &Style::Rollcall).frame.unwrap_err().code(),
+                "invalid_ref",
+                "{text}"
+            );
         }
     }
 

@@ -24,8 +24,8 @@ use axum::extract::{ConnectInfo, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::Response;
 
-use super::places::Place;
 use self::style::Style;
+use super::places::Place;
 use super::ticket::{self, TICKET_PREFIX};
 use crate::app::App;
 use crate::auth::{Caller, Role};

@@ -107,11 +107,14 @@ impl Watching {
         let viewer = app.viewer(caller).await?;
         if let Some(listening) = &mut self.listening {
             let members = app.members(caller, &self.circles).await?;
+            // Whom the client did not name itself it may name, and wait for.
+            let unasked = self.circles.own;
             let fresh = listening.rewatch(|watched| {
-                let before = watched.members.clone();
+                let known = if unasked { Watched::default() } else { watched.clone() };
+                let before = known.members;
                 let fresh = Watched {
                     everybody: added.everybody,
-                    users: added.users.difference(&watched.users).cloned().collect(),
+                    users: added.users.difference(&known.users).cloned().collect(),
                     members: added.members,
                 };
                 watched.everybody |= added.everybody;
@@ -234,7 +237,8 @@ impl Watching {
     /// Whether this user is watched and may be seen, as of the last look.
     pub(super) fn tells_of(&mut self, user_no: UserNo, user_id: &UserId) -> bool {
         let tells = |listening: &mut Listening| {
-            listening.refocus(|sees, watched| sees.may_see(user_no) && watched.has(user_no, user_id))
+            listening
+                .refocus(|sees, watched| sees.may_see(user_no) && watched.has(user_no, user_id))
         };
         self.listening.as_mut().and_then(tells).unwrap_or_default()
     }
