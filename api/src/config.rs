@@ -13,7 +13,7 @@ use domain::{Timestamp, UserId};
 
 use crate::auth::{AuthSettings, ISSUER_DEFAULT, Jwks, KeyError, KeySources, Role, Secret};
 use crate::auth::{load_or_make_secret, load_secret};
-use crate::compat::{Adapters, CompatSettings};
+use crate::compat::{Adapters, CompatSettings, WebsocketSettings};
 use crate::egress::EgressSettings;
 use crate::layers::EdgeSettings;
 use crate::limits;
@@ -169,6 +169,16 @@ pub enum LogFormat {
     Json,
 }
 
+/// Whose presence WebSocket clients of the replaced system are told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub enum WsStatus {
+    /// Their own, and that of those with whom they share a group.
+    #[default]
+    Mates,
+    /// Everybody's whom they may see.
+    All,
+}
+
 /// `rollcall serve`.
 #[derive(Debug, Clone, Args)]
 pub struct ServeArgs {
@@ -188,11 +198,11 @@ pub struct ServeArgs {
     #[arg(long, env = "ROLLCALL_ALLOW_ORIGIN", value_delimiter = ',', value_name = "ORIGIN",
         value_parser = origin)]
     pub allow_origin: Vec<HeaderValue>,
-    /// Replaced systems whose clients are served: planner, chat, polling; empty: none
+    /// Replaced systems whose clients are served: planner, chat, polling, websocket; empty: none
     #[arg(
         long,
         env = "ROLLCALL_COMPAT",
-        default_value = "planner,chat,polling",
+        default_value = "planner,chat,polling,websocket",
         value_name = "NAME,..."
     )]
     pub compat: Adapters,
@@ -206,6 +216,14 @@ pub struct ServeArgs {
     /// Where the log is handed on to.
     #[command(flatten)]
     pub egress: EgressArgs,
+    /// Whether WebSocket clients of the replaced system may have their token in the URL, which
+    /// proxies tend to log
+    #[arg(long, env = "ROLLCALL_WS_URL_TOKEN", default_value_t = true, value_name = "BOOL",
+        action = clap::ArgAction::Set)]
+    pub ws_url_token: bool,
+    /// Whose presence they are told
+    #[arg(long, env = "ROLLCALL_WS_STATUS", value_enum, default_value_t)]
+    pub ws_status: WsStatus,
     /// The policy.
     #[command(flatten)]
     pub policy: PolicyArgs,
@@ -244,7 +262,9 @@ impl ServeArgs {
     /// Which replaced systems' clients are served.
     pub fn compat_settings(&self) -> CompatSettings {
         let (adapters, chat_login_url) = (self.compat.clone(), self.chat_login_url.clone());
-        CompatSettings { adapters, chat_login_url }
+        let everybody = self.ws_status == WsStatus::All;
+        let websocket = WebsocketSettings { url_token: self.ws_url_token, everybody };
+        CompatSettings { adapters, chat_login_url, websocket }
     }
 
     /// What live feeds are like.

@@ -67,9 +67,7 @@ pub const SNAPSHOT_USERS_MAX: usize = 100_000;
 pub const WATCHED_USERS_MAX: usize = 10_000;
 /// Groups on one watch list.
 pub const WATCHED_GROUPS_MAX: usize = 100;
-/// Longest name of a group, in bytes.
-pub const GROUP_NAME_LENGTH_MAX: usize = 128;
-/// How often the members of watched groups are looked up.
+/// How often a feed looks up whom its reader may see and who is in the groups that it is about.
 pub const GROUPS_LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Live feeds (streams, waiting polls, WebSockets) of one user on one node; services: no limit.
 pub const LIVE_PER_USER_MAX: usize = 64;
@@ -93,8 +91,6 @@ pub const FRAME_BYTES_MAX: usize = 64 * 1024;
 pub const FRAMES_PER_SECOND: u32 = 50;
 /// Frames that one WebSocket may send at once after a pause.
 pub const FRAMES_BURST: u32 = 200;
-/// Frames other than changes that may wait for one WebSocket.
-pub const DELIVERIES_MAX: usize = 256;
 
 /// Routes that outlast [`REQUEST_TIME_MAX`] by design: long polls bound themselves by `wait_ms`,
 /// uploads by [`BODY_IDLE_MAX`], live feeds by who reads them. Route templates as given to the

@@ -22,7 +22,7 @@ use crate::egress::EgressSettings;
 use crate::layers::EdgeSettings;
 use crate::limits::RateLimits;
 use crate::live::follow::Follower;
-use crate::live::{Live, LiveSettings, watch};
+use crate::live::{Live, LiveSettings};
 use crate::ruler::Ruler;
 use crate::serve::{ServerLimits, serve};
 use crate::sweeper::Sweeper;
@@ -126,7 +126,7 @@ impl Node {
         let checks = Arc::clone(&health);
         let stop = CancellationToken::new();
         let origins = settings.edge.allow_origins.clone();
-        let live = Live::new(settings.live, watch::no_groups(), origins, stop.clone());
+        let live = Live::new(settings.live, origins, stop.clone());
         let follower = Follower::new(Arc::clone(&realm), Arc::clone(&live.hub));
         let live = Arc::new(live);
         let webhooks = Arc::new(Webhooks::new(realm.pool().clone()));
@@ -151,7 +151,7 @@ impl Node {
             tokio::spawn(follower.run(stop.clone())),
             tokio::spawn(courier.run(stop.clone())),
             tokio::spawn(Ruler::new(Arc::clone(&realm)).run(stop.clone())),
-            tokio::spawn(upkeep(Arc::clone(&realm), stop.clone())),
+            tokio::spawn(upkeep(Arc::clone(&realm), Arc::clone(&app.groups), stop.clone())),
             tokio::spawn(tidy(app.clone(), stop.clone())),
             tokio::spawn(retain(Arc::clone(&realm), stop.clone())),
             tokio::spawn(checks.run(realm.database().clone(), chrono::Utc::now, stop.clone())),
@@ -199,7 +199,7 @@ fn hand_on(
     None
 }
 
-async fn upkeep(realm: Arc<Realm>, stop: CancellationToken) {
+async fn upkeep(realm: Arc<Realm>, groups: Arc<Groups>, stop: CancellationToken) {
     loop {
         if let Err(error) = leaves::make_ahead(realm.database()).await {
             tracing::error!(%error, "making leaves ahead");
@@ -212,6 +212,9 @@ async fn upkeep(realm: Arc<Realm>, stop: CancellationToken) {
         }
         if let Err(error) = deliveries::forget_old(realm.pool()).await {
             tracing::warn!(%error, "forgetting deliveries of webhooks");
+        }
+        if let Err(error) = groups.end_visits(None).await {
+            tracing::warn!(%error, "ending the visits of sessions that are over");
         }
         tokio::select! {
             () = stop.cancelled() => return,

@@ -10,6 +10,7 @@ use projections::realm::Seen;
 
 use crate::app::{App, ENTITLED};
 use crate::auth::{Caller, Role};
+use crate::live::change::{Change, Told};
 use crate::problem::Problem;
 use crate::shapes::StatusBody;
 
@@ -18,8 +19,8 @@ const SEE_ALL: &[Role] = &[Role::Service, Role::Auditor, Role::Admin, Role::Anal
 /// Roles that may look at a group without belonging to it.
 const SEE_GROUPS: &[Role] = &[Role::Service, Role::Auditor, Role::Admin];
 
-/// What one caller may see. Made for one request; whoever lives longer makes it anew each second,
-/// which costs a query only where the caller's groups have changed.
+/// What one caller may see. Made for one request; a feed makes it anew each second, which costs a
+/// query only where the caller's groups have changed.
 #[derive(Debug, Clone)]
 pub struct Viewer {
     user_id: UserId,
@@ -44,6 +45,38 @@ impl Viewer {
             Sight::Everybody => true,
             Sight::Mates { own, mates } => *own == Some(user) || mates.contains(user),
         }
+    }
+
+    /// Whether there may be users who do not exist for this caller.
+    pub fn is_limited(&self) -> bool {
+        matches!(self.sight, Sight::Mates { .. })
+    }
+
+    /// The same caller, seeing nobody.
+    #[must_use]
+    pub fn blind(&self) -> Self {
+        let sight = Sight::Mates { own: None, mates: Members::default() };
+        Self { sight, ..self.clone() }
+    }
+
+    /// Whether this is certainly what the other one sees, too.
+    pub fn sees_as(&self, other: &Self) -> bool {
+        match (&self.sight, &other.sight) {
+            (Sight::Everybody, Sight::Everybody) => true,
+            (
+                Sight::Mates { own, mates },
+                Sight::Mates { own: others_own, mates: others_mates },
+            ) => own == others_own && mates.is_same(others_mates),
+            (Sight::Everybody, Sight::Mates { .. }) | (Sight::Mates { .. }, Sight::Everybody) => {
+                false
+            }
+        }
+    }
+
+    /// What this caller is told of a change; none, where nothing that it is shown has changed.
+    pub fn told<'a>(&self, change: &'a Change) -> Option<&'a Told> {
+        let told = change.told(self.audience(&change.user_id));
+        told.filter(|_| self.may_see(change.user_no))
     }
 
     /// What this caller may see of a user who may be seen.
@@ -82,8 +115,7 @@ impl App {
         let sight = match self.realm.policy().visibility {
             Visibility::Groups if !caller.has_any(SEE_ALL) => {
                 let own = self.realm.names().find(&caller.user_id).await?;
-                let mates = self.groups.members(&self.own_groups(caller, own).await?).await?;
-                Sight::Mates { own, mates }
+                Sight::Mates { own, mates: self.mates(caller, own).await? }
             }
             Visibility::Groups | Visibility::All => Sight::Everybody,
         };
@@ -91,18 +123,31 @@ impl App {
         Ok(Viewer { user_id, entitled, sight })
     }
 
+    /// The members of the caller's groups, the caller among them if it is one.
+    pub async fn mates(&self, caller: &Caller, own: Option<UserNo>) -> Result<Members, Problem> {
+        Ok(self.groups.members(&self.own_groups(caller, own).await?).await?)
+    }
+
     /// 403 `forbidden` unless the caller belongs to the group or may look at every group.
     pub async fn may_look_at(&self, caller: &Caller, group: &GroupName) -> Result<(), Problem> {
-        if caller.has_any(SEE_GROUPS) || names_group(caller, group) {
-            return Ok(());
-        }
-        let own = self.realm.names().find(&caller.user_id).await?;
-        if let Some(own) = own
-            && self.groups.members(std::slice::from_ref(group)).await?.contains(own)
-        {
+        if self.sees_group(caller, group).await? {
             return Ok(());
         }
         Err(Problem::forbidden("only members of this group may look at it"))
+    }
+
+    /// Whether the caller belongs to the group or may look at every group.
+    pub async fn sees_group(&self, caller: &Caller, group: &GroupName) -> Result<bool, Problem> {
+        Ok(caller.has_any(SEE_GROUPS) || self.belongs(caller, group).await?)
+    }
+
+    /// Whether the caller belongs to a group: by its token, by what is stored, or as a visitor.
+    pub async fn belongs(&self, caller: &Caller, group: &GroupName) -> Result<bool, Problem> {
+        if names_group(caller, group) {
+            return Ok(true);
+        }
+        let Some(own) = self.realm.names().find(&caller.user_id).await? else { return Ok(false) };
+        Ok(self.groups.members(std::slice::from_ref(group)).await?.contains(own))
     }
 
     /// The groups to which the caller belongs: by what is stored, and by the token.
@@ -123,6 +168,7 @@ impl App {
     }
 }
 
-fn names_group(caller: &Caller, group: &GroupName) -> bool {
+/// Whether the caller's token says so.
+pub fn names_group(caller: &Caller, group: &GroupName) -> bool {
     caller.groups.iter().any(|name| name == group.as_str())
 }

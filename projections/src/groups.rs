@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use dashmap::DashMap;
-use domain::{GroupName, Timestamp, UserId, UserNo};
+use domain::{GroupName, SessionId, Timestamp, UserId, UserNo};
 use sqlx::{PgPool, Row};
 
 use crate::Error;
@@ -42,6 +42,17 @@ pub enum Joined {
     TooManyGroups,
 }
 
+/// What became of a wish to visit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Visit {
+    /// There, for as long as the session lives.
+    Begun,
+    /// The group is its service's, and this is none of its members.
+    NotAMember,
+    /// The group has [`MEMBERS_MAX`] visitors.
+    GroupFull,
+}
+
 /// The members of some groups: what one caller is concerned with. Cheap to clone and to make; a
 /// look costs at most one search for each group.
 #[derive(Debug, Clone, Default)]
@@ -51,6 +62,19 @@ impl Members {
     /// Whether somebody is a member of any of them.
     pub fn contains(&self, user: UserNo) -> bool {
         self.0.iter().any(|group| group.contains(&user))
+    }
+
+    /// Whether these are the same sets, as read at the same time: nobody came or went.
+    pub fn is_same(&self, other: &Self) -> bool {
+        self.0.len() == other.0.len()
+            && self.0.iter().zip(&other.0).all(|(one, other)| Arc::ptr_eq(one, other))
+    }
+
+    /// These and those.
+    #[must_use]
+    pub fn and(mut self, others: Self) -> Self {
+        self.0.extend(others.0);
+        self
     }
 
     /// Everybody, each once, in no order.
@@ -116,12 +140,54 @@ impl Groups {
         Ok(gone)
     }
 
+    /// Whether that user may enter a group: it has no stored members, or the user is one.
+    pub async fn is_open_to(&self, group: &GroupName, user: Option<UserNo>) -> Result<bool, Error> {
+        let statement = "select not exists (select from membership where group_name = $1)
+            or exists (select from membership where group_name = $1 and user_no = $2)";
+        let query = sqlx::query_scalar(statement).bind(group.as_str());
+        Ok(query.bind(user.map(|user| user.0)).fetch_one(&self.pool).await?)
+    }
+
+    /// Makes somebody a member for as long as a session lives. `belongs`: by the token, whatever
+    /// is stored. Repeatable.
+    pub async fn enter(
+        &self,
+        group: &GroupName,
+        user: UserNo,
+        session: SessionId,
+        belongs: bool,
+    ) -> Result<Visit, Error> {
+        let refusal: Option<String> = sqlx::query_scalar("select enter_group($1, $2, $3, $4, $5)")
+            .bind(group.as_str())
+            .bind(user.0)
+            .bind(session)
+            .bind(belongs)
+            .bind(MEMBERS_MAX as i32)
+            .fetch_one(&self.pool)
+            .await?;
+        self.forget(group, user);
+        match refusal.as_deref() {
+            None => Ok(Visit::Begun),
+            Some("not_a_member") => Ok(Visit::NotAMember),
+            Some("group_full") => Ok(Visit::GroupFull),
+            Some(other) => Err(Error::Undecodable(format!("enter_group answers {other}"))),
+        }
+    }
+
+    /// Ends the visits of a session that is over; none: of all those that are.
+    pub async fn end_visits(&self, session: Option<SessionId>) -> Result<(), Error> {
+        sqlx::query("select end_visits($1)").bind(session).execute(&self.pool).await?;
+        Ok(())
+    }
+
     /// Members with their names, sorted by name, as the database has them now.
     pub async fn named(&self, group: &GroupName) -> Result<Vec<(UserNo, UserId)>, Error> {
         let rows: Vec<(i64, String)> = sqlx::query_as(
             // As programs sort, not as people do: names are compared with cursors.
-            "select user_no, user_id from membership join account using (user_no)
-              where group_name = $1 order by user_id collate \"C\"",
+            "select user_no, user_id from account
+              where user_no in (select user_no from membership where group_name = $1
+                                union all select user_no from group_visit where group_name = $1)
+              order by user_id collate \"C\"",
         )
         .bind(group.as_str())
         .fetch_all(&self.pool)
@@ -133,14 +199,15 @@ impl Groups {
         rows.into_iter().map(named).collect()
     }
 
-    /// The groups of which a user is a stored member, at most [`STALE_AFTER`] old.
+    /// The groups of which a user is a member or visitor, at most [`STALE_AFTER`] old.
     pub async fn groups_of(&self, user: UserNo) -> Result<Arc<[GroupName]>, Error> {
         self.catch_up().await?;
         if let Some(groups) = self.of_users.get(&user) {
             return Ok(Arc::clone(&groups));
         }
         let known = self.known.load(Ordering::Acquire);
-        let statement = "select group_name from membership where user_no = $1 order by group_name";
+        let statement = "select group_name from membership where user_no = $1
+            union select group_name from group_visit where user_no = $1 order by group_name";
         let names: Vec<String> =
             sqlx::query_scalar(statement).bind(user.0).fetch_all(&self.pool).await?;
         let names: Result<Arc<[GroupName]>, Error> =
@@ -174,7 +241,10 @@ impl Groups {
         let names: Vec<&str> = groups.iter().map(|group| group.as_str()).collect();
         let rows: Vec<(i64, i64)> = sqlx::query_as(
             "select n, user_no from unnest($1::text[]) with ordinality g (group_name, n)
-               join membership using (group_name)",
+               join membership using (group_name)
+             union all
+             select n, user_no from unnest($1::text[]) with ordinality g (group_name, n)
+               join group_visit using (group_name)",
         )
         .bind(names)
         .fetch_all(&self.pool)

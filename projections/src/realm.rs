@@ -167,6 +167,11 @@ impl Realm {
         self.shared.policy()
     }
 
+    /// The policy, and when it changes.
+    pub fn policy_changes(&self) -> tokio::sync::watch::Receiver<Arc<Policy>> {
+        self.shared.policy_changes()
+    }
+
     /// Our outages that may still matter.
     pub fn silences(&self) -> Silences {
         self.shared.silences()

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use domain::{Policy, Silence, Silences, Timestamp, UserNo};
 use sqlx::{PgConnection, PgPool};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::Error;
@@ -34,7 +34,7 @@ pub struct Shared {
     pub(crate) has_company: AtomicBool,
     /// Users to be read anew: see [`Shared::suspect`].
     suspects: Mutex<Vec<UserNo>>,
-    policy: RwLock<Arc<Policy>>,
+    policy: watch::Sender<Arc<Policy>>,
     silences: RwLock<Silences>,
     on_revoked: OnRevoked,
     /// Revocations up to here are known, by the database's clock.
@@ -63,7 +63,7 @@ impl Shared {
             give_up: CancellationToken::new(),
             has_company: AtomicBool::new(false),
             suspects: Mutex::default(),
-            policy: RwLock::new(Arc::new(seed)),
+            policy: watch::Sender::new(Arc::new(seed)),
             silences: RwLock::default(),
             on_revoked,
             revocations_known: Mutex::new(Timestamp::UNIX_EPOCH),
@@ -89,15 +89,22 @@ impl Shared {
     }
 
     pub(crate) fn policy(&self) -> Arc<Policy> {
-        Arc::clone(&self.policy.read().unwrap_or_else(PoisonError::into_inner))
+        Arc::clone(&self.policy.borrow())
+    }
+
+    pub(crate) fn policy_changes(&self) -> watch::Receiver<Arc<Policy>> {
+        self.policy.subscribe()
     }
 
     pub(crate) fn set_policy(&self, policy: Policy) {
-        let mut known = self.policy.write().unwrap_or_else(PoisonError::into_inner);
-        if **known != policy {
-            tracing::info!(?policy, "the policy changed");
-            *known = Arc::new(policy);
-        }
+        self.policy.send_if_modified(|known| {
+            let changed = **known != policy;
+            if changed {
+                tracing::info!(?policy, "the policy changed");
+                *known = Arc::new(policy);
+            }
+            changed
+        });
     }
 
     pub(crate) fn silences(&self) -> Silences {

@@ -86,3 +86,19 @@ async fn the_polling_hook_works_unchanged() {
     run("polling", &arguments("gone")).await;
     world.finish().await;
 }
+
+#[tokio::test]
+async fn the_websocket_client_works_unchanged() {
+    if !has_python().await {
+        return;
+    }
+    let world = World::start().await;
+    let (ana, ben, admin) = (world.user("ana"), world.user("ben"), world.admin());
+    for user in ["ana", "ben"] {
+        let path = format!("/v1/groups/team/members/{user}");
+        world.service().put(&path, json!({})).await.expect(200);
+    }
+    let url = ana.base_url.as_str();
+    run("websocket", &[url, token(&ana), token(&ben), token(&admin), "ana", "ben", "all"]).await;
+    world.finish().await;
+}

@@ -228,6 +228,7 @@ async fn an_adapter_that_is_switched_off_is_not_there() {
     let only = |adapters: &[Adapter]| CompatSettings {
         adapters: Adapters(adapters.to_vec()),
         chat_login_url: None,
+        ..CompatSettings::default()
     };
     for on in [&[][..], &[Adapter::Planner], &[Adapter::Chat], &[Adapter::Polling]] {
         let world = World::with(Options { compat: only(on), ..Options::default() }).await;

@@ -107,7 +107,7 @@ async fn a_position_beyond_the_head_is_gone_and_wrong_parameters_are_refused() {
     ana.get("/v1/changes?since=x").await.problem(400, "invalid_parameter");
     ana.get("/v1/changes?wait_ms=30001").await.problem(422, "invalid_wait");
     ana.get("/v1/changes?users=a%20b").await.problem(422, "invalid_user_id");
-    ana.get("/v1/changes?groups=team").await.problem(422, "groups_unavailable");
+    ana.get("/v1/changes?groups=team").await.problem(403, "forbidden");
     ana.get("/v1/changes?nonsense=1").await.problem(400, "unknown_parameter");
     let many = (0..1_001).map(|n| format!("u{n}")).collect::<Vec<_>>().join(",");
     ana.get(&format!("/v1/changes?users={many}")).await.problem(422, "too_many_users");

@@ -169,7 +169,7 @@ async fn garbage_is_answered_and_what_is_too_long_or_too_fast_ends_the_connectio
         (r#"{"type":"heartbeat","idle":1}"#, "unknown_field"),
         (r#"{"type":"watch","users":["a b"]}"#, "invalid_user_id"),
         (r#"{"type":"watch","users":["a\u0000"]}"#, "nul_character"),
-        (r#"{"type":"watch","groups":["team"]}"#, "groups_unavailable"),
+        (r#"{"type":"watch","groups":["team"]}"#, "forbidden"),
         (r#"{"type":"open"}"#, "not_first"),
     ] {
         socket.say_raw(Message::text(frame)).await;

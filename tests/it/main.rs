@@ -14,6 +14,7 @@ mod compat_login;
 mod compat_planner;
 mod compat_polling;
 mod compat_races;
+mod compat_websocket;
 mod doctor;
 #[cfg(feature = "nats")]
 mod egress;
@@ -28,7 +29,9 @@ mod health_system;
 mod heartbeats;
 mod import;
 mod live_changes;
+mod live_groups;
 mod live_hidden;
+mod live_messages;
 mod live_race;
 mod live_session;
 mod live_socket;

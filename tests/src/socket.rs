@@ -31,8 +31,17 @@ impl Socket {
         client: &Client,
         headers: &[(&'static str, &str)],
     ) -> Result<Self, Box<Response<Option<Vec<u8>>>>> {
+        Self::knock_at(client, "/v1/ws", headers).await
+    }
+
+    /// The same at another path.
+    pub async fn knock_at(
+        client: &Client,
+        path: &str,
+        headers: &[(&'static str, &str)],
+    ) -> Result<Self, Box<Response<Option<Vec<u8>>>>> {
         let address = client.base_url.strip_prefix("http://").unwrap();
-        let mut request = format!("ws://{address}/v1/ws").into_client_request().unwrap();
+        let mut request = format!("ws://{address}{path}").into_client_request().unwrap();
         for (name, value) in headers {
             request.headers_mut().insert(*name, value.parse().unwrap());
         }
@@ -134,6 +143,30 @@ impl Socket {
                 Some(Ok(_)) => {}
                 Some(Err(_)) | None => return Heard::Closed(1006),
             }
+        }
+    }
+
+    /// The next frame of that type; others before it are passed over.
+    pub async fn find(&mut self, kind: &str) -> Value {
+        loop {
+            let frame = self.next().await.unwrap_or_else(|| panic!("{kind}, not the end"));
+            if frame["type"] == kind {
+                return frame;
+            }
+        }
+    }
+
+    /// Asks with a `ref`; the answer to it, and what came before.
+    pub async fn ask(&mut self, mut frame: Value) -> (Value, Vec<Value>) {
+        frame["ref"] = "asked".into();
+        self.say(frame).await;
+        let mut before = Vec::new();
+        loop {
+            let frame = self.next().await.expect("an answer");
+            if frame["ref"] == "asked" {
+                return (frame, before);
+            }
+            before.push(frame);
         }
     }
 

@@ -4,7 +4,7 @@
 //! costs one hash and one look into a map. Expiry and revocation are checked each time.
 //!
 //! Absent here: sessions of browsers, cookies, passwords. A token comes in `Authorization` and
-//! nowhere else; the one exception calls [`Auth::authenticate`] itself (`compat`'s WebSocket).
+//! nowhere else; the one exception calls [`Auth::admit_token`] itself (`compat`'s WebSocket).
 
 mod cache;
 mod ends;
@@ -162,7 +162,12 @@ impl Auth {
     ///
     /// Errors: 401 `unauthenticated`, `invalid_token`, `token_expired`, `token_revoked`; 429.
     pub async fn admit(&self, headers: &HeaderMap) -> Result<Caller, Problem> {
-        let caller = self.authenticate(bearer(headers)?, Utc::now()).await?;
+        self.admit_token(bearer(headers)?).await
+    }
+
+    /// The same, of a token that came another way.
+    pub async fn admit_token(&self, token: &str) -> Result<Caller, Problem> {
+        let caller = self.authenticate(token, Utc::now()).await?;
         self.limits.check(&caller)?;
         Ok(caller)
     }

@@ -1,11 +1,10 @@
 //! Adapters: the routes of the systems that Rollcall replaces, for their clients as they are.
 //!
 //! Thin: each says in its own words what the calls of [`crate::presence`] do. Bodies are JSON or
-//! forms, unknown fields are ignored, errors are told in the system's own shape. WebSocket clients
-//! have no adapter yet.
+//! forms, unknown fields are ignored, errors are told in the system's own shape.
 //!
 //! In reading order:
-//! - [`planner`], [`chat`] with [`login`], [`polling`]: one system each
+//! - [`planner`], [`chat`] with [`login`], [`polling`], [`websocket`]: one system each
 //! - [`activity`]: requests as signs of life; [`memory`]: what it remembers of tokens
 //! - [`fields`]: lenient bodies; [`wire`]: ids as numbers; [`shape`]: errors
 
@@ -17,6 +16,7 @@ mod memory;
 pub mod planner;
 pub mod polling;
 mod shape;
+pub mod websocket;
 pub mod wire;
 
 use std::str::FromStr;
@@ -31,6 +31,7 @@ use crate::app::App;
 use crate::problem::Problem;
 use login::LoginService;
 use shape::Shape;
+pub use websocket::WebsocketSettings;
 
 /// One of the systems whose clients are served as they are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,11 +42,13 @@ pub enum Adapter {
     Chat,
     /// The clients that call on each interaction.
     Polling,
+    /// The clients that are connected.
+    Websocket,
 }
 
 impl Adapter {
     /// Those that are there.
-    pub const ALL: [Self; 3] = [Self::Planner, Self::Chat, Self::Polling];
+    pub const ALL: [Self; 4] = [Self::Planner, Self::Chat, Self::Polling, Self::Websocket];
 
     /// The word of `--compat`.
     pub const fn as_str(self) -> &'static str {
@@ -53,6 +56,7 @@ impl Adapter {
             Self::Planner => "planner",
             Self::Chat => "chat",
             Self::Polling => "polling",
+            Self::Websocket => "websocket",
         }
     }
 }
@@ -75,10 +79,7 @@ impl FromStr for Adapters {
         let words = text.split(',').map(str::trim).filter(|word| !word.is_empty());
         let adapter = |word: &str| {
             let found = Adapter::ALL.into_iter().find(|adapter| adapter.as_str() == word);
-            found.ok_or_else(|| match word {
-                "websocket" => "websocket has no adapter yet".to_owned(),
-                _ => format!("{word:?} is none of planner, chat, polling"),
-            })
+            found.ok_or_else(|| format!("{word:?} is none of planner, chat, polling, websocket"))
         };
         let mut adapters = Vec::new();
         for adapter in words.map(adapter) {
@@ -99,6 +100,8 @@ pub struct CompatSettings {
     pub adapters: Adapters,
     /// Where the chat's logins are passed on to; none: they need a token of ours.
     pub chat_login_url: Option<reqwest::Url>,
+    /// How WebSocket clients are served.
+    pub websocket: WebsocketSettings,
 }
 
 /// What the adapters keep on a node.
@@ -107,6 +110,7 @@ pub struct Compat {
     pub(crate) adapters: Adapters,
     pub(crate) sessions: memory::TokenSessions,
     pub(crate) login: Option<LoginService>,
+    pub(crate) websocket: WebsocketSettings,
 }
 
 impl Compat {
@@ -116,6 +120,7 @@ impl Compat {
             adapters: settings.adapters,
             sessions: memory::TokenSessions::default(),
             login: settings.chat_login_url.map(LoginService::at).transpose()?,
+            websocket: settings.websocket,
         })
     }
 }
@@ -129,6 +134,7 @@ pub(crate) fn parts(adapters: &Adapters) -> (Router<App>, Document) {
             Adapter::Planner => (planner_routes(), planner::SHAPE),
             Adapter::Chat => (chat_routes(), chat::SHAPE),
             Adapter::Polling => (polling_routes(), polling::SHAPE),
+            Adapter::Websocket => (websocket_routes(), websocket::SHAPE),
         };
         let (routes, mut described) = routes.split_for_parts();
         shape::describe(&mut described, &shape);
@@ -167,6 +173,11 @@ fn chat_routes() -> OpenApiRouter<App> {
 fn polling_routes() -> OpenApiRouter<App> {
     let router = either_slash(OpenApiRouter::new(), routes!(polling::put));
     either_slash(router, routes!(polling::get))
+}
+
+fn websocket_routes() -> OpenApiRouter<App> {
+    let router = either_slash(OpenApiRouter::new(), routes!(websocket::user));
+    either_slash(router, routes!(websocket::consultation))
 }
 
 /// Registers a route with and without a slash at its end; described is the one that is documented.

@@ -24,9 +24,42 @@ impl From<&str> for WireId {
     }
 }
 
+/// JSON with the ids in it as [`WireId`] writes them. What is looked for, a quote, a colon and a
+/// quote, cannot stand inside of a JSON text, where every quote has a backslash before it.
+pub(crate) fn with_numbers(json: &str) -> String {
+    const BETWEEN: &str = "\":\"";
+    let mut written = String::with_capacity(json.len());
+    let mut rest = json;
+    while let Some(at) = rest.find(BETWEEN) {
+        let (key, value) = (&rest[..at], &rest[at + BETWEEN.len()..]);
+        let id = value.split('"').next().unwrap_or_default();
+        written.push_str(key);
+        let named = key.ends_with("\"user_id") || key.ends_with("\"from");
+        if named && matches!(WireId::from(id), WireId::Number(_)) {
+            written.push_str("\":");
+            written.push_str(id);
+            rest = value.get(id.len() + 1..).unwrap_or_default();
+        } else {
+            written.push_str(BETWEEN);
+            rest = value;
+        }
+    }
+    written.push_str(rest);
+    written
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn ids_in_json_become_numbers_and_texts_stay_as_they_are() {
+        let text = serde_json::json!([{ "user_id": "5", "body": "\"user_id\":\"6\"" },
+            { "from": "7", "user_id": "ana" }, { "from": "07" }]);
+        let expected = serde_json::json!([{ "user_id": 5, "body": "\"user_id\":\"6\"" },
+            { "from": 7, "user_id": "ana" }, { "from": "07" }]);
+        assert_eq!(with_numbers(&text.to_string()), expected.to_string());
+    }
 
     #[test]
     fn what_is_a_number_without_leading_zero_goes_out_as_one() {

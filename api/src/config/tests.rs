@@ -35,14 +35,17 @@ fn serving_needs_no_flag() {
 
 #[test]
 fn the_replaced_systems_are_switched_one_by_one() {
-    use crate::compat::Adapter::{Chat, Planner, Polling};
-    assert_eq!(serve("rollcall serve").compat.0, [Planner, Chat, Polling]);
+    use crate::compat::Adapter::{Chat, Planner, Polling, Websocket};
+    assert_eq!(serve("rollcall serve").compat.0, [Planner, Chat, Polling, Websocket]);
     assert_eq!(serve("rollcall serve --compat polling,planner").compat.0, [Polling, Planner]);
     assert_eq!(serve("rollcall serve --compat=").compat.0, []);
     assert_eq!(serve("rollcall serve --compat chat,chat").compat.0, [Chat]);
-    for wrong in ["websocket", "planner,gopher"] {
+    for wrong in ["websockets", "planner,gopher"] {
         assert!(parse(&format!("rollcall serve --compat {wrong}")).is_err());
     }
+    let ws = |flags: &str| serve(&format!("rollcall serve {flags}")).compat_settings().websocket;
+    assert_eq!((ws("").url_token, ws("").everybody), (true, false));
+    assert!(!ws("--ws-url-token false").url_token && ws("--ws-status all").everybody);
     let args = serve("rollcall serve --chat-login-url https://chat.example/login/");
     assert_eq!(args.compat_settings().chat_login_url.unwrap().path(), "/login/");
     for wrong in ["chat.example", "ftp://chat.example/", "unix:/x"] {

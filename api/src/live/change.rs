@@ -51,17 +51,25 @@ pub struct Change {
 
 /// What one audience is told, as a WebSocket frame; the JSON object without `type` is a part of it.
 #[derive(Debug, Clone)]
-pub struct Told(Utf8Bytes);
+pub struct Told {
+    frame: Utf8Bytes,
+    online: bool,
+}
 
 impl Told {
     /// `{"type":"status_changed",...}`
     pub fn frame(&self) -> Utf8Bytes {
-        self.0.clone()
+        self.frame.clone()
+    }
+
+    /// Whether the user is anything but `offline` from then on.
+    pub fn is_online(&self) -> bool {
+        self.online
     }
 
     /// The members of the JSON object, with its closing brace.
     fn members(&self) -> &str {
-        self.0.as_str().strip_prefix(FRAME_HEAD).unwrap_or_default()
+        self.frame.as_str().strip_prefix(FRAME_HEAD).unwrap_or_default()
     }
 
     /// Appends the JSON object without `type`.
@@ -128,5 +136,6 @@ fn told(happened: &Transition, around: Around, entry: &Entry, audience: Audience
     };
     let body = serde_json::to_string(&body).ok()?;
     let members = body.strip_prefix('{')?;
-    Some(Told(Utf8Bytes::from(format!("{FRAME_HEAD}{members}"))))
+    let frame = Utf8Bytes::from(format!("{FRAME_HEAD}{members}"));
+    Some(Told { frame, online: to != Status::Offline })
 }

@@ -1,27 +1,31 @@
 //! `GET /v1/changes`: the long poll.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::{ConnectInfo, State};
 use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse, Response};
-use domain::Position;
+use domain::{Policy, Position};
 use projections::history;
 use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until};
 use utoipa::{IntoParams, ToSchema};
 
 use super::change::ChangeBody;
 use super::hub::Joined;
 use super::listening::Listening;
-use super::watch::{Named, Viewer, Watched};
+use super::watch::{Circles, Named, Watched};
 use crate::app::App;
 use crate::auth::Caller;
 use crate::extract::{Json, Query};
-use crate::limits::{MISSED_MAX, POLL_WAIT_MAX};
+use crate::limits::{GROUPS_LOOK_EVERY, MISSED_MAX, POLL_WAIT_MAX};
 use crate::problem::{Problem, ProblemDocument};
 use crate::shapes::StatusBody;
+use crate::viewer::Viewer;
 
 /// Which changes are meant, and how long to wait for one.
 #[derive(Debug, Default, Deserialize, IntoParams)]
@@ -85,37 +89,66 @@ pub async fn changes(
     }
     let named = Named::of_query(query.users.as_deref(), query.groups.as_deref())?;
     let _place = app.live.places.take(&caller, peer.ip())?;
+    let mut policy = app.realm.policy_changes();
     let watched = app.watched(&caller, named.as_ref()).await?;
-    let Some(since) = query.since else { return full(&app, &caller, &watched).await };
+    let viewer = app.viewer(&caller).await?;
+    let Some(since) = query.since else { return full(&app, &viewer, &watched).await };
     app.resumable(since).await?;
-    let viewer = Viewer::of(&caller);
-    match app.live.hub.resume(&viewer, &watched, since, app.realm.position()).await? {
-        Joined::TooFarBehind => full(&app, &caller, &watched).await,
-        Joined::Listening(mut listening) => {
-            let ended = app.auth.ends(&caller);
-            let items = tokio::select! {
-                items = gather(&mut listening, wait) => items,
-                () = app.live.stopping.cancelled() => String::new(),
-                _ = ended => return Err(Problem::token_revoked()),
-            };
-            let position = listening.position();
-            if listening.too_slow().is_cancelled() {
-                // More came at once than may wait.
-                return full(&app, &caller, &watched).await;
-            }
+    let joined = app.live.hub.resume(&viewer, &watched, since, app.realm.position()).await?;
+    let Joined::Listening(mut listening) = joined else {
+        return full(&app, &viewer, &watched).await;
+    };
+    let groups = named.as_ref().map(|named| named.groups.clone()).unwrap_or_default();
+    let circles = Circles { groups, own: false };
+    let ended = app.auth.ends(&caller);
+    let items = tokio::select! {
+        items = gather(&mut listening, wait, &app, &caller, &circles, &mut policy) => items?,
+        () = app.live.stopping.cancelled() => Some(String::new()),
+        _ = ended => return Err(Problem::token_revoked()),
+    };
+    let position = listening.position();
+    match items {
+        Some(items) if !listening.too_slow().is_cancelled() => {
             Ok(json(format!(r#"{{"items":[{items}],"position":{position},"full":false}}"#)))
+        }
+        // More came at once than may wait, or others may be seen now.
+        Some(_) | None => {
+            let watched = app.watched(&caller, named.as_ref()).await?;
+            full(&app, &app.viewer(&caller).await?, &watched).await
         }
     }
 }
 
-/// The items that are there, or the first that comes within `wait` and what comes with it.
-async fn gather(listening: &mut Listening, wait: Duration) -> String {
+/// The items that are there, or the first that comes within `wait` and what comes with it. None:
+/// somebody may be seen now, or has come into a group, of whom no change tells.
+async fn gather(
+    listening: &mut Listening,
+    wait: Duration,
+    app: &App,
+    caller: &Caller,
+    circles: &Circles,
+    policy: &mut watch::Receiver<Arc<Policy>>,
+) -> Result<Option<String>, Problem> {
+    let until = Instant::now() + wait;
+    let mut next = listening.try_next();
+    while next.is_none() {
+        let changing = !circles.is_empty() || listening.is_limited();
+        let look_at = Instant::now() + GROUPS_LOOK_EVERY;
+        tokio::select! {
+            biased;
+            heard = listening.next() => match heard {
+                Some(heard) => next = Some(heard),
+                None => break,
+            },
+            () = sleep_until(until) => break,
+            Ok(()) = policy.changed() => {}
+            () = sleep_until(look_at), if changing => {}
+        }
+        if next.is_none() && app.look_again(caller, circles, listening).await?.came.is_some() {
+            return Ok(None);
+        }
+    }
     let mut items = String::new();
-    let first = match listening.try_next() {
-        Some(first) => Some(first),
-        None => tokio::time::timeout(wait, listening.next()).await.ok().flatten(),
-    };
-    let mut next = first;
     let mut count = 0;
     while let Some(heard) = next {
         if !items.is_empty() {
@@ -125,17 +158,17 @@ async fn gather(listening: &mut Listening, wait: Duration) -> String {
         count += 1;
         next = if count < MISSED_MAX { listening.try_next() } else { None };
     }
-    items
+    Ok(Some(items))
 }
 
-async fn full(app: &App, caller: &Caller, watched: &Watched) -> Result<Response, Problem> {
+async fn full(app: &App, viewer: &Viewer, watched: &Watched) -> Result<Response, Problem> {
     #[derive(Serialize)]
     struct Everybody {
         items: Vec<StatusBody>,
         position: Position,
         full: bool,
     }
-    let (items, position) = app.snapshot(caller, watched).await?;
+    let (items, position) = app.snapshot(viewer, watched).await?;
     Ok(Json(Everybody { items, position, full: true }).into_response())
 }
 

@@ -15,9 +15,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::change::Change;
 use super::listening::Listening;
-use super::watch::{Viewer, Watched};
+use super::watch::Watched;
 use crate::limits::MISSED_MAX;
 use crate::problem::Problem;
+use crate::viewer::Viewer;
 
 /// How long somebody who wants to listen waits for the log to be followed.
 const START_MAX: Duration = Duration::from_secs(5);
@@ -204,13 +205,15 @@ impl Hub {
         state.note_idle();
     }
 
-    /// Changes whom a listener watches.
-    pub(super) fn rewatch<T>(
+    /// Changes what a listener may see and whom it watches.
+    pub(super) fn refocus<T>(
         &self,
         number: u64,
-        change: impl FnOnce(&mut Watched) -> T,
+        change: impl FnOnce(&mut Viewer, &mut Watched) -> T,
     ) -> Option<T> {
-        self.lock().listeners.get_mut(&number).map(|listener| change(&mut listener.watched))
+        let mut state = self.lock();
+        let listener = state.listeners.get_mut(&number)?;
+        Some(change(&mut listener.viewer, &mut listener.watched))
     }
 
     /// Everything at or below it was published on this node.

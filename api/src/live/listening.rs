@@ -3,13 +3,15 @@
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 
-use domain::{Position, UserId};
+use domain::{Position, UserId, UserNo};
+use projections::groups::Members;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::change::{Change, Told};
 use super::hub::Hub;
-use super::watch::{Viewer, Watched};
+use super::watch::Watched;
+use crate::viewer::Viewer;
 
 /// One who listens. Dropped, it leaves the hub.
 #[derive(Debug)]
@@ -38,6 +40,10 @@ struct Gate {
 pub struct Heard {
     /// Its place in the log.
     pub position: Position,
+    /// About whom.
+    pub user_no: UserNo,
+    /// About whom, by the outside name.
+    pub user_id: UserId,
     /// What is told.
     pub told: Told,
 }
@@ -88,7 +94,8 @@ impl Listening {
             .iter()
             .any(|gate| gate.users.as_ref().is_none_or(|users| users.contains(&change.user_id)));
         let told = self.viewer.told(change).filter(|_| !told_before)?.clone();
-        Some(Heard { position, told })
+        let (user_no, user_id) = (change.user_no, change.user_id.clone());
+        Some(Heard { position, user_no, user_id, told })
     }
 
     /// Everything at or below it that concerns this listener was taken out.
@@ -113,7 +120,33 @@ impl Listening {
 
     /// Changes whom this listener watches, from here on; none: the hub has dropped it.
     pub fn rewatch<T>(&self, change: impl FnOnce(&mut Watched) -> T) -> Option<T> {
-        self.hub.rewatch(self.number, change)
+        self.hub.refocus(self.number, |_, watched| change(watched))
+    }
+
+    /// Changes what this listener may see, too. What waits of those whom it may not see any longer
+    /// is not told.
+    pub fn refocus<T>(&mut self, change: impl FnOnce(&mut Viewer, &mut Watched) -> T) -> Option<T> {
+        let viewer = &mut self.viewer;
+        self.hub.refocus(self.number, |sees, watched| {
+            let changed = change(sees, watched);
+            viewer.clone_from(sees);
+            changed
+        })
+    }
+
+    /// Tells nobody until the next look, for which all are new. Who is away does not hear whom it
+    /// may see meanwhile, or who comes into a group: so this is how a resumed feed goes on, once
+    /// it has told what was missed.
+    pub fn forget_seen(&mut self) {
+        self.refocus(|sees, watched| {
+            *sees = sees.blind();
+            watched.members = Members::default();
+        });
+    }
+
+    /// Whether there are users whom this listener may not see.
+    pub fn is_limited(&self) -> bool {
+        self.viewer.is_limited()
     }
 }
 

@@ -144,7 +144,7 @@ pub struct BroadcastRequest {
 /// A message that was taken in.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct PostedBody {
-    id: Uuid,
+    pub(crate) id: Uuid,
     /// The log's head.
     position: Position,
     /// To a group: for how many stored members it is kept. 0: it went to those live alone.
@@ -280,7 +280,8 @@ pub(crate) fn text(name: &str, text: String) -> Result<String, Problem> {
     Err(Problem::rule("invalid_text", detail))
 }
 
-fn title(title: Option<String>) -> Result<Option<String>, Problem> {
+/// The headline of a message: 422 `invalid_text` where it is too long.
+pub(crate) fn title(title: Option<String>) -> Result<Option<String>, Problem> {
     plain_text("title", title, TITLE_LENGTH_MAX)
 }
 

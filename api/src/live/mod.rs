@@ -5,7 +5,7 @@
 //! - [`hub`], [`listening`], [`follow`]: from the log to every listener, in order
 //! - [`changes`], [`stream`], [`ws`]: the three ways to listen
 //! - [`ticket`]: how browsers come to a WebSocket; [`places`]: how many may
-//! - [`sockets`]: whom a frame reaches that is meant for one user
+//! - [`sockets`]: which connection has a session
 //! - [`groups`], [`messages`]: who belongs together, and what people are sent
 
 pub mod change;
@@ -32,7 +32,6 @@ use crate::limits;
 use hub::Hub;
 use places::Places;
 use sockets::Sockets;
-use watch::GroupsOf;
 
 /// Who listens now.
 pub const LISTENERS: &str = "rollcall_live_listeners";
@@ -73,12 +72,10 @@ impl Default for LiveSettings {
 pub struct Live {
     /// Changes.
     pub hub: Arc<Hub>,
-    /// WebSockets by user.
+    /// WebSockets by session.
     pub sockets: Arc<Sockets>,
     /// How many listen.
     pub places: Arc<Places>,
-    /// Who belongs to groups.
-    pub groups: GroupsOf,
     /// The origins whose pages may open a WebSocket beside the server's own.
     pub allow_origins: Vec<HeaderValue>,
     /// The settings.
@@ -91,7 +88,6 @@ impl Live {
     /// Nobody listens yet.
     pub fn new(
         settings: LiveSettings,
-        groups: GroupsOf,
         allow_origins: Vec<HeaderValue>,
         stopping: CancellationToken,
     ) -> Self {
@@ -106,7 +102,6 @@ impl Live {
             hub: Arc::new(Hub::new(settings.listener_queue_max)),
             sockets: Arc::default(),
             places: Arc::new(Places::new(limits::LIVE_PER_USER_MAX, settings.per_address_max)),
-            groups,
             allow_origins,
             settings,
             stopping,

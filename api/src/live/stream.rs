@@ -2,22 +2,24 @@
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use axum::extract::{ConnectInfo, State};
 use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::sse::{Event, Sse};
 use axum::response::{IntoResponse, Response};
-use domain::Position;
+use domain::{Policy, Position};
 use futures::future::BoxFuture;
 use futures::stream;
 use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 use utoipa::IntoParams;
 
 use super::hub::Joined;
 use super::listening::Listening;
 use super::places::Place;
-use super::watch::{Named, Viewer, Watched};
+use super::watch::{Circles, Named, Snapshot};
 use super::{Counted, STREAMS};
 use crate::app::App;
 use crate::auth::{Caller, TokenEnd};
@@ -90,13 +92,16 @@ fn position_of(id: &HeaderValue) -> Result<Position, Problem> {
 struct Feed {
     app: App,
     caller: Caller,
-    groups: Vec<String>,
+    circles: Circles,
+    policy: watch::Receiver<Arc<Policy>>,
     /// A snapshot that is still to be sent.
-    snapshot: Option<(Vec<StatusBody>, Position)>,
+    snapshot: Option<Snapshot>,
     listening: Listening,
     ended: BoxFuture<'static, TokenEnd>,
     over: bool,
     look_at: Instant,
+    /// A resumed feed that has to tell of all as of now, once it has told what was missed.
+    look_anew: bool,
     _place: Place,
     _counted: Counted,
 }
@@ -105,7 +110,7 @@ struct Feed {
 enum Woken {
     Heard(Option<super::listening::Heard>),
     Silence,
-    Groups,
+    Look,
     TooSlow,
     Over,
 }
@@ -118,8 +123,12 @@ impl Feed {
         since: Option<Position>,
         place: Place,
     ) -> Result<Self, Problem> {
+        // What changes from here on is looked at again.
+        let policy = app.realm.policy_changes();
         let watched = app.watched(&caller, named.as_ref()).await?;
-        let viewer = Viewer::of(&caller);
+        let viewer = app.viewer(&caller).await?;
+        let groups = named.map(|named| named.groups).unwrap_or_default();
+        let circles = Circles { groups, own: false };
         let joined = match since {
             None => Joined::TooFarBehind,
             Some(since) => {
@@ -127,26 +136,33 @@ impl Feed {
                 app.live.hub.resume(&viewer, &watched, since, app.realm.position()).await?
             }
         };
+        let mut look_at = Instant::now() + GROUPS_LOOK_EVERY;
         let (listening, snapshot) = match joined {
-            Joined::Listening(listening) => (listening, None),
+            Joined::Listening(listening) => {
+                // What was missed comes first.
+                look_at = Instant::now();
+                (listening, None)
+            }
             Joined::TooFarBehind => {
                 let mut listening = app.live.hub.listen(&viewer, &watched).await?;
-                let (items, position) = app.snapshot(&caller, &watched).await?;
+                let (items, position) = app.snapshot(&viewer, &watched).await?;
                 listening.told_up_to(position, None);
                 (listening, Some((items, position)))
             }
         };
+        let look_anew = snapshot.is_none() && (viewer.is_limited() || !circles.is_empty());
         let ended = app.auth.ends(&caller);
-        let groups = named.map(|named| named.groups).unwrap_or_default();
         Ok(Self {
             app,
             caller,
-            groups,
+            circles,
+            policy,
             snapshot,
+            look_anew,
             listening,
             ended,
             over: false,
-            look_at: Instant::now() + GROUPS_LOOK_EVERY,
+            look_at,
             _place: place,
             _counted: Counted::new(STREAMS),
         })
@@ -178,7 +194,7 @@ impl Feed {
                     let position = self.listening.position();
                     return Some(Event::default().comment("alive").id(position.to_string()));
                 }
-                Woken::Groups => match self.look_at_groups().await {
+                Woken::Look => match self.look_again().await {
                     Ok(None) => {}
                     Ok(Some(event)) => return Some(event),
                     Err(problem) => {
@@ -192,7 +208,7 @@ impl Feed {
     }
 
     async fn wait(&mut self, silent_at: Instant) -> Woken {
-        let grouped = !self.groups.is_empty();
+        let changing = !self.circles.is_empty() || self.listening.is_limited();
         let too_slow = self.listening.too_slow().clone();
         tokio::select! {
             biased;
@@ -200,30 +216,21 @@ impl Feed {
             _ = &mut self.ended => Woken::Over,
             () = too_slow.cancelled() => Woken::TooSlow,
             heard = self.listening.next() => Woken::Heard(heard),
-            () = sleep_until(self.look_at), if grouped => Woken::Groups,
+            () = sleep_until(self.look_at), if changing => Woken::Look,
+            Ok(()) = self.policy.changed() => Woken::Look,
             () = sleep_until(silent_at) => Woken::Silence,
         }
     }
 
-    /// Who has come into a watched group is shown as of now.
-    async fn look_at_groups(&mut self) -> Result<Option<Event>, Problem> {
+    /// Who has come in, or may be seen from now on, is shown as of now.
+    async fn look_again(&mut self) -> Result<Option<Event>, Problem> {
         self.look_at = Instant::now() + GROUPS_LOOK_EVERY;
-        let members = self.app.members(&self.caller, &self.groups).await?;
-        let newcomers = self.listening.rewatch(|watched| {
-            let newcomers = members.difference(&watched.members).copied().collect();
-            watched.members = members;
-            newcomers
-        });
-        let newcomers = Watched { members: newcomers.unwrap_or_default(), ..Watched::default() };
-        if newcomers.members.is_empty() {
-            return Ok(None);
+        if std::mem::take(&mut self.look_anew) {
+            self.listening.forget_seen();
         }
-        let (items, position) = self.app.snapshot(&self.caller, &newcomers).await?;
-        let users = items.iter().map(|item| item.user_id.clone()).collect();
-        self.listening.told_up_to(position, Some(users));
-        // Of the others changes below that position may still be on their way.
-        let position = self.listening.position().min(position);
-        Ok(Some(snapshot_event(&items, position)))
+        let Self { app, caller, circles, listening, .. } = self;
+        let looked = app.look_again(caller, circles, listening).await?;
+        Ok(looked.came.map(|(items, position)| snapshot_event(&items, position)))
     }
 }
 

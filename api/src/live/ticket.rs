@@ -16,7 +16,7 @@ use crate::problem::{Problem, ProblemDocument};
 use crate::shapes::Instant;
 
 /// What a subprotocol begins with that offers a ticket.
-pub(super) const TICKET_PREFIX: &str = "ticket.";
+pub(crate) const TICKET_PREFIX: &str = "ticket.";
 /// Longest ticket that is looked at, in bytes.
 const TICKET_BYTES_MAX: usize = 128;
 

@@ -1,53 +1,18 @@
-//! Who watches whom: one watcher's list, and what it may see of those on it.
+//! Who watches whom: one watcher's list, and how it changes with groups and with what may be seen.
 
 use std::collections::HashSet;
-use std::sync::Arc;
 
-use domain::{Audience, Position, UserId, UserNo};
-use futures::future::BoxFuture;
+use domain::{GroupName, Position, UserId, UserNo};
+use projections::groups::Members;
 use projections::realm::{Consistency, Seen};
 
-use super::change::{Change, Told};
-use crate::app::{App, ENTITLED};
+use super::listening::Listening;
+use crate::app::App;
 use crate::auth::Caller;
-use crate::limits::{GROUP_NAME_LENGTH_MAX, SNAPSHOT_USERS_MAX, USERS_MAX, WATCHED_GROUPS_MAX};
+use crate::limits::{SNAPSHOT_USERS_MAX, USERS_MAX, WATCHED_GROUPS_MAX};
 use crate::problem::Problem;
 use crate::shapes::StatusBody;
-
-/// The members of groups, if this caller may watch them.
-pub type GroupsOf = Arc<
-    dyn Fn(Caller, Vec<String>) -> BoxFuture<'static, Result<HashSet<UserNo>, Problem>>
-        + Send
-        + Sync,
->;
-
-/// Where nobody keeps groups, none can be watched.
-pub fn no_groups() -> GroupsOf {
-    Arc::new(|_, _| {
-        let refused = Problem::rule("groups_unavailable", "groups are not kept here");
-        Box::pin(std::future::ready(Err(refused)))
-    })
-}
-
-/// Who looks, and so what it may see.
-#[derive(Debug, Clone)]
-pub struct Viewer {
-    user_id: UserId,
-    entitled: bool,
-}
-
-impl Viewer {
-    /// Of a token.
-    pub fn of(caller: &Caller) -> Self {
-        Self { user_id: caller.user_id.clone(), entitled: caller.has_any(ENTITLED) }
-    }
-
-    /// What it is told of a change; none, where nothing that it is shown has changed.
-    pub fn told<'a>(&self, change: &'a Change) -> Option<&'a Told> {
-        let entitled = self.entitled || change.user_id == self.user_id;
-        change.told(if entitled { Audience::Entitled } else { Audience::Others })
-    }
-}
+use crate::viewer::Viewer;
 
 /// Whom somebody watches.
 #[derive(Debug, Clone, Default)]
@@ -57,7 +22,7 @@ pub struct Watched {
     /// By name: also users who were never seen yet.
     pub users: HashSet<UserId>,
     /// By group: the members, as of the last look.
-    pub members: HashSet<UserNo>,
+    pub members: Members,
 }
 
 impl Watched {
@@ -68,8 +33,36 @@ impl Watched {
 
     /// Whether that user is among them.
     pub fn has(&self, user_no: UserNo, user_id: &UserId) -> bool {
-        self.everybody || self.users.contains(user_id) || self.members.contains(&user_no)
+        self.everybody || self.users.contains(user_id) || self.members.contains(user_no)
     }
+}
+
+/// Whose members are watched, whoever they are at the time.
+#[derive(Debug, Clone, Default)]
+pub struct Circles {
+    /// These groups', each once.
+    pub groups: Vec<GroupName>,
+    /// Those of all groups to which the caller belongs.
+    pub own: bool,
+}
+
+impl Circles {
+    /// Whether there are any.
+    pub fn is_empty(&self) -> bool {
+        self.groups.is_empty() && !self.own
+    }
+}
+
+/// Statuses as of a position at least; what happens above it is told by changes.
+pub type Snapshot = (Vec<StatusBody>, Position);
+
+/// What a second look has found.
+#[derive(Debug, Default)]
+pub struct Looked {
+    /// Who came in, or may be seen now.
+    pub came: Option<Snapshot>,
+    /// Somebody may have gone, or may not be seen any longer.
+    pub moved: bool,
 }
 
 /// Which users and groups a client names.
@@ -78,7 +71,7 @@ pub struct Named {
     /// Users, each once.
     pub users: HashSet<UserId>,
     /// Groups, each once.
-    pub groups: Vec<String>,
+    pub groups: Vec<GroupName>,
 }
 
 impl Named {
@@ -95,11 +88,9 @@ impl Named {
         }
         let mut named = Self { users, groups: Vec::new() };
         for group in groups {
-            if group.is_empty() || group.len() > GROUP_NAME_LENGTH_MAX || group.contains('\0') {
-                return Err(Problem::rule("invalid_group", "this is no name of a group"));
-            }
-            if !named.groups.iter().any(|known| known == group) {
-                named.groups.push(group.to_owned());
+            let group: GroupName = group.parse().map_err(|_| Problem::invalid_group())?;
+            if !named.groups.contains(&group) {
+                named.groups.push(group);
             }
         }
         if named.groups.len() > WATCHED_GROUPS_MAX {
@@ -124,38 +115,66 @@ impl Named {
 }
 
 impl App {
-    /// The members of groups as of now; nobody's, without a question, where none is named.
-    pub async fn members(
-        &self,
-        caller: &Caller,
-        groups: &[String],
-    ) -> Result<HashSet<UserNo>, Problem> {
-        if groups.is_empty() {
-            return Ok(HashSet::new());
-        }
-        (self.live.groups)(caller.clone(), groups.to_vec()).await
-    }
-
-    /// Whom these names mean, as of now.
+    /// Whom these names mean, as of now. Errors: 403 `forbidden` for a group that this caller may
+    /// not look at.
     pub async fn watched(
         &self,
         caller: &Caller,
         named: Option<&Named>,
     ) -> Result<Watched, Problem> {
         let Some(named) = named else { return Ok(Watched::everybody()) };
-        let members = self.members(caller, &named.groups).await?;
+        for group in &named.groups {
+            self.may_look_at(caller, group).await?;
+        }
+        let members = self.groups.members(&named.groups).await?;
         Ok(Watched { everybody: false, users: named.users.clone(), members })
     }
 
-    /// The statuses of those watched as this caller may see them, and the position as of which
-    /// they are at least; what happens above it is told by changes.
-    pub async fn snapshot(
+    /// Who is in these circles now. A group that the caller may no longer look at has nobody.
+    pub async fn members(&self, caller: &Caller, circles: &Circles) -> Result<Members, Problem> {
+        let mut groups = Vec::with_capacity(circles.groups.len());
+        for group in &circles.groups {
+            if self.sees_group(caller, group).await? {
+                groups.push(group.clone());
+            }
+        }
+        let members = self.groups.members(&groups).await?;
+        if !circles.own {
+            return Ok(members);
+        }
+        let own = self.realm.names().find(&caller.user_id).await?;
+        Ok(members.and(self.mates(caller, own).await?))
+    }
+
+    /// The statuses of those watched as this viewer may see them.
+    pub async fn snapshot(&self, viewer: &Viewer, watched: &Watched) -> Result<Snapshot, Problem> {
+        self.snapshot_of(viewer, watched, |_, _| true).await
+    }
+
+    /// The same, without those who were watched by group before.
+    pub async fn snapshot_without(
         &self,
-        caller: &Caller,
+        viewer: &Viewer,
         watched: &Watched,
-    ) -> Result<(Vec<StatusBody>, Position), Problem> {
+        before: &Members,
+    ) -> Result<Snapshot, Problem> {
+        let new = |user_no, user_id: &UserId| {
+            watched.everybody || watched.users.contains(user_id) || !before.contains(user_no)
+        };
+        self.snapshot_of(viewer, watched, new).await
+    }
+
+    /// Of some of them.
+    async fn snapshot_of(
+        &self,
+        viewer: &Viewer,
+        watched: &Watched,
+        wanted: impl Fn(UserNo, &UserId) -> bool,
+    ) -> Result<Snapshot, Problem> {
         let position = self.realm.position();
-        let look = |seen: Seen<'_>| StatusBody::of(seen, Self::audience(caller, seen.user_id));
+        let look = |seen: Seen<'_>| {
+            wanted(seen.user_no, seen.user_id).then(|| viewer.status(seen)).flatten()
+        };
         let mut items = Vec::new();
         if watched.everybody {
             if self.realm.roster().users_count() > SNAPSHOT_USERS_MAX {
@@ -163,17 +182,57 @@ impl App {
                 return Err(Problem::rule("too_many_users", detail));
             }
             self.realm.refresh_doubtful().await?;
-            self.realm.each(|seen| items.push(look(seen)));
+            self.realm.each(|seen| items.extend(look(seen)));
         } else {
             let names: Vec<UserId> = watched.users.iter().cloned().collect();
             let found = self.realm.names().find_all(&names).await?;
-            let mut numbers: HashSet<UserNo> = found.into_iter().flatten().collect();
-            numbers.extend(&watched.members);
+            let mut numbers = watched.members.all();
+            numbers.extend(found.into_iter().flatten());
             let numbers: Vec<UserNo> = numbers.into_iter().collect();
             let found = self.realm.look(&numbers, Consistency::Usual, look).await?;
-            items.extend(found.into_iter().flatten());
+            items.extend(found.into_iter().flatten().flatten());
         }
         items.sort_unstable_by(|one, other| one.user_id.cmp(&other.user_id));
         Ok((items, position))
+    }
+
+    /// Looks anew whom the caller may see and who is in the circles: others are not told any
+    /// longer, and who came in is told of as of now. Errors: 503 `too_slow` where the hub has
+    /// dropped the listener.
+    pub async fn look_again(
+        &self,
+        caller: &Caller,
+        circles: &Circles,
+        listening: &mut Listening,
+    ) -> Result<Looked, Problem> {
+        let viewer = self.viewer(caller).await?;
+        let members = self.members(caller, circles).await?;
+        let changed = listening.refocus(|sees, watched| {
+            if viewer.sees_as(sees) && members.is_same(&watched.members) {
+                return None;
+            }
+            let saw = std::mem::replace(sees, viewer.clone());
+            let had = watched.clone();
+            watched.members = members;
+            Some((saw, had, watched.clone()))
+        });
+        let Some((saw, had, has)) = changed.ok_or_else(Problem::too_slow)? else {
+            return Ok(Looked::default());
+        };
+        let came = |user_no, user_id: &UserId| !saw.may_see(user_no) || !had.has(user_no, user_id);
+        let told = self.snapshot_of(&viewer, &has, came).await;
+        if told.is_err() {
+            // Who came in is told of after the next look, and till then nobody.
+            listening.forget_seen();
+        }
+        let (items, position) = told?;
+        if items.is_empty() {
+            return Ok(Looked { came: None, moved: true });
+        }
+        let told = items.iter().map(|item| item.user_id.clone()).collect();
+        listening.told_up_to(position, Some(told));
+        // Of the others changes below it may still be on their way.
+        let position = position.min(listening.position());
+        Ok(Looked { came: Some((items, position)), moved: true })
     }
 }

@@ -163,6 +163,22 @@ impl Problem {
     pub fn invalid_user_id() -> Self {
         Self::rule("invalid_user_id", "a user_id is 1 to 128 of A-Z a-z 0-9 . _ @ : + | -")
     }
+
+    /// A text that is no name of a group: 422.
+    pub fn invalid_group() -> Self {
+        Self::rule("invalid_group", "a group is 1 to 128 of A-Z a-z 0-9 . _ @ : + | -")
+    }
+
+    /// A group that the caller does not belong to: 403.
+    pub fn not_a_member() -> Self {
+        let detail = "only members may; a service says who belongs to a group, or the token";
+        Self::new(StatusCode::FORBIDDEN, "not_a_member", detail)
+    }
+
+    /// Whoever listened did not read, and was dropped: 503.
+    pub fn too_slow() -> Self {
+        Self::unavailable("too_slow", "what waited was too much; resume")
+    }
 }
 
 /// 429, 500, 503: us.

@@ -7,6 +7,7 @@ use tokio::time::timeout;
 
 use super::frames::{ClientFrame, Resume, Said, ServerFrame};
 use super::login::{self, Login};
+use super::style::Style;
 use super::wire::{End, Incoming, Wire};
 use crate::app::App;
 use crate::auth::Caller;
@@ -26,10 +27,15 @@ pub(super) struct Begun {
 }
 
 /// Waits a moment for the client to say which session it means, else opens one.
-pub(super) async fn begin(app: &App, caller: &Caller, wire: &mut Wire) -> Result<Begun, End> {
+pub(super) async fn begin(
+    app: &App,
+    caller: &Caller,
+    wire: &mut Wire,
+    style: &Style,
+) -> Result<Begun, End> {
     let said = tokio::select! {
         () = app.live.stopping.cancelled() => return Err(End::Stopping),
-        said = timeout(RESUME_WAIT, first_frame(wire)) => said.ok().transpose()?,
+        said = timeout(RESUME_WAIT, first_frame(wire, style)) => said.ok().transpose()?,
     };
     let begun = timeout(REQUEST_TIME_MAX, begin_with(app, caller, wire, said)).await;
     let begun = begun.map_err(|_| End::Unavailable)??;
@@ -37,10 +43,10 @@ pub(super) async fn begin(app: &App, caller: &Caller, wire: &mut Wire) -> Result
     Ok(begun)
 }
 
-async fn first_frame(wire: &mut Wire) -> Result<Said, End> {
+async fn first_frame(wire: &mut Wire, style: &Style) -> Result<Said, End> {
     loop {
         match wire.next().await? {
-            Incoming::Text(text) => return Ok(Said::read(&text)),
+            Incoming::Text(text) => return Ok(Said::read(&text, style)),
             Incoming::Sign => {}
             Incoming::Binary => {
                 let frame = Err(Problem::bad_request("text_expected", "frames are JSON texts"));

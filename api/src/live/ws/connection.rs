@@ -1,42 +1,51 @@
 //! One connection, from its first frame to its last.
 
+use std::sync::Arc;
+
 use axum::extract::ws::{Utf8Bytes, WebSocket};
-use domain::{Position, Timestamp};
+use domain::{Policy, Timestamp};
+use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
-use serde_json::Value;
-use tokio::time::{Instant, sleep_until, timeout};
+use projections::mailman::Delivery;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::begin::{self, Begun};
-use super::frames::{ClientFrame, Resume, Said, ServerFrame};
+use super::frames::{ClientFrame, Said};
 use super::login::{self, Login};
-use super::watching::{Failed, Watching, named};
+use super::mail::{self, Mail};
+use super::style::{Online, Style};
+use super::watching::{Failed, Watching};
 use super::wire::{End, Incoming, Wire};
 use crate::app::App;
 use crate::auth::{Caller, TokenEnd};
-use crate::limits::{FRAMES_BURST, FRAMES_PER_SECOND, GROUPS_LOOK_EVERY, REQUEST_TIME_MAX};
+use crate::limits::{FRAMES_BURST, FRAMES_PER_SECOND, GROUPS_LOOK_EVERY};
 use crate::live::listening::Heard;
 use crate::live::places::Place;
 use crate::live::sockets::Attached;
 use crate::live::{Counted, SOCKETS};
-use crate::presence::heartbeat::beat;
 use crate::problem::Problem;
 
 /// Changes that are sent with one write.
 const CHANGES_AT_ONCE: usize = 64;
 
 /// Serves one connection, which holds its place until it has ended.
-pub(super) async fn serve(app: App, caller: Caller, socket: WebSocket, place: Place) {
+pub(super) async fn serve(app: App, caller: Caller, socket: WebSocket, place: Place, style: Style) {
     let counted = Counted::new(SOCKETS);
-    let mut wire = Wire::new(socket);
-    match begin::begin(&app, &caller, &mut wire).await {
+    let mut wire = Wire::new(socket, matches!(style, Style::Replaced(_)));
+    match begin::begin(&app, &caller, &mut wire, &style).await {
         Err(end) => wire.close(end).await,
         Ok(Begun { login, resume_from, first, unsaid }) => {
             let now = Instant::now();
             let connection = Connection {
-                attached: app.live.sockets.attach(login.user, login.session),
+                attached: app.live.sockets.attach(login.session),
                 watching: Watching::from(resume_from),
+                mail: Mail::of(&app, &caller, login.user),
+                policy: app.realm.policy_changes(),
+                online: Online::default(),
+                style,
                 rate: RateLimiter::direct(quota()),
                 token: app.auth.ends(&caller),
                 session_end: app.realm.roster().session_end(login.session),
@@ -63,34 +72,39 @@ fn quota() -> Quota {
 }
 
 /// One connection with its session.
-struct Connection {
-    app: App,
-    caller: Caller,
-    wire: Wire,
-    login: Login,
-    attached: Attached,
-    watching: Watching,
+pub(super) struct Connection {
+    pub(super) app: App,
+    pub(super) caller: Caller,
+    pub(super) style: Style,
+    pub(super) wire: Wire,
+    pub(super) login: Login,
+    pub(super) attached: Attached,
+    pub(super) watching: Watching,
+    pub(super) mail: Mail,
+    /// Whom a client of the replaced system believes to be there.
+    pub(super) online: Online,
+    policy: watch::Receiver<Arc<Policy>>,
     rate: DefaultDirectRateLimiter,
     token: BoxFuture<'static, TokenEnd>,
-    session_end: CancellationToken,
+    pub(super) session_end: CancellationToken,
     /// The session's latest sign of life when this connection last heard its client: what came
     /// later came another way.
-    heard: Option<Timestamp>,
+    pub(super) heard: Option<Timestamp>,
     heard_at: Instant,
     pinged_at: Option<Instant>,
     ping_at: Instant,
     look_at: Instant,
     /// The client has said nothing yet.
-    unsaid: bool,
+    pub(super) unsaid: bool,
 }
 
 /// What a connection waited for.
 enum Woken {
     Came(Incoming),
     Change(Heard),
-    Delivery(Utf8Bytes),
+    Mail(Delivery),
     Ping,
-    Groups,
+    Look,
     Ended(End),
 }
 
@@ -110,6 +124,9 @@ impl Connection {
     }
 
     async fn serve(&mut self, first: Option<Said>) -> End {
+        if let Err(end) = self.settle_in().await {
+            return end;
+        }
         if let Some(said) = first
             && let Err(end) = self.follow(said).await
         {
@@ -119,9 +136,9 @@ impl Connection {
             let followed = match self.wait().await {
                 Woken::Came(incoming) => self.take(incoming).await,
                 Woken::Change(heard) => self.pass(heard).await,
-                Woken::Delivery(frame) => self.wire.pass([frame]).await,
+                Woken::Mail(delivery) => self.bring(delivery).await,
                 Woken::Ping => self.ping().await,
-                Woken::Groups => self.look_at_groups().await,
+                Woken::Look => self.look_again().await,
                 Woken::Ended(end) => Err(end),
             };
             if let Err(end) = followed {
@@ -133,23 +150,25 @@ impl Connection {
     async fn wait(&mut self) -> Woken {
         let too_slow = self.wire.hurry.clone();
         let ping_at = self.ping_at;
+        let now = self.watching.wants_a_look();
+        let look_at = if now { Instant::now() } else { self.look_at };
         tokio::select! {
             biased;
             () = self.app.live.stopping.cancelled() => Woken::Ended(End::Stopping),
             end = &mut self.token => Woken::Ended(End::Token(end)),
             () = self.attached.superseded.cancelled() => Woken::Ended(End::Superseded),
             () = too_slow.cancelled() => Woken::Ended(End::TooSlow),
-            () = self.attached.too_slow.cancelled() => Woken::Ended(End::TooSlow),
             came = self.wire.next() => came.map_or_else(Woken::Ended, Woken::Came),
             () = self.session_end.cancelled() => Woken::Ended(End::SessionOver),
+            // There is less of it than of changes, which would never let it pass otherwise.
+            delivery = self.mail.next() => Woken::Mail(delivery),
             heard = self.watching.next() => match heard {
                 Some(heard) => Woken::Change(heard),
                 None => Woken::Ended(End::TooSlow),
             },
-            // Never none: the sending end is taken out together with this one.
-            Some(frame) = self.attached.frames.recv() => Woken::Delivery(frame),
             () = sleep_until(ping_at) => Woken::Ping,
-            () = sleep_until(self.look_at), if self.watching.has_groups() => Woken::Groups,
+            () = sleep_until(look_at), if self.watching.is_changing() => Woken::Look,
+            Ok(()) = self.policy.changed() => Woken::Look,
         }
     }
 
@@ -157,116 +176,51 @@ impl Connection {
     async fn take(&mut self, incoming: Incoming) -> Result<(), End> {
         self.heard_at = Instant::now();
         self.heard = login::last_seen(&self.app, self.login).or(self.heard);
-        if self.rate.check().is_err() {
-            return Err(End::TooFast);
-        }
-        match incoming {
-            Incoming::Sign => Ok(()),
+        let said = match incoming {
+            Incoming::Sign => None,
             Incoming::Binary => {
                 let refused = Problem::bad_request("text_expected", "frames are JSON texts");
-                self.wire.refuse(None, &refused).await
+                Some(Said { reference: None, frame: Err(refused) })
             }
-            Incoming::Text(text) => self.follow(Said::read(&text)).await,
-        }
-    }
-
-    /// Does what a frame says, and answers it.
-    async fn follow(&mut self, said: Said) -> Result<(), End> {
-        let Said { reference, frame } = said;
-        let reference = reference.as_ref();
-        let done = match frame {
-            Err(refused) => Err(Failed::Refused(refused)),
-            Ok(frame) => match timeout(REQUEST_TIME_MAX, self.act(frame, reference)).await {
-                Ok(done) => done,
-                Err(_) => Err(Failed::Refused(Problem::timeout())),
-            },
+            Incoming::Text(text) => Some(Said::read(&text, &self.style)),
         };
-        match (done, reference) {
-            (Ok(Answered::No), Some(reference)) => {
-                self.wire.say(&ServerFrame::Ack { reference }).await
-            }
-            (Ok(Answered::No | Answered::Yes), _) => Ok(()),
-            (Err(Failed::Ended(end)), _) => Err(end),
-            (Err(Failed::Refused(problem)), _) => {
-                self.wire.refuse(reference, &problem).await?;
-                if problem.code() == "session_closed" { Err(End::SessionOver) } else { Ok(()) }
-            }
+        let acks = matches!(&said, Some(Said { frame: Ok(ClientFrame::Ack { .. }), .. }));
+        if !(acks && self.mail.is_owed()) && self.rate.check().is_err() {
+            return Err(End::TooFast);
         }
-    }
-
-    async fn act(
-        &mut self,
-        frame: ClientFrame,
-        reference: Option<&Value>,
-    ) -> Result<Answered, Failed> {
-        let unsaid = std::mem::take(&mut self.unsaid);
-        match frame {
-            ClientFrame::Heartbeat { idle_ms } => self.beat(idle_ms).await,
-            ClientFrame::Watch { users, groups } => {
-                let named = named(users.as_ref(), groups.as_ref())?;
-                self.watching.watch(&self.app, &self.caller, &mut self.wire, named).await?;
-                Ok(Answered::No)
-            }
-            ClientFrame::Unwatch { users, groups } => {
-                let named = named(users.as_ref(), groups.as_ref())?;
-                self.watching.unwatch(&self.app, &self.caller, named).await?;
-                Ok(Answered::No)
-            }
-            ClientFrame::Ping {} => {
-                let position: Position = self.watching.position(&self.app);
-                self.wire.say(&ServerFrame::Pong { reference, position }).await?;
-                Ok(Answered::Yes)
-            }
-            ClientFrame::Resume(wanted) if unsaid => {
-                self.resume_late(reference, &wanted).await?;
-                Ok(Answered::Yes)
-            }
-            // One was opened already, on a device that nobody named.
-            ClientFrame::Open { idle_ms, .. } if unsaid => self.beat(idle_ms).await,
-            ClientFrame::Resume(_) | ClientFrame::Open { .. } => {
-                let detail = "a session is opened or resumed by the first frame alone";
-                Err(Problem::conflict("not_first", detail).into())
-            }
+        match said {
+            None => Ok(()),
+            Some(said) => self.follow(said).await,
         }
-    }
-
-    async fn beat(&mut self, idle_ms: u32) -> Result<Answered, Failed> {
-        let Login { user, session, .. } = self.login;
-        let taken = std::time::Instant::now();
-        beat(&self.app, &self.caller, user, session, idle_ms, taken).await?;
-        self.heard = login::last_seen(&self.app, self.login).or(self.heard);
-        Ok(Answered::No)
-    }
-
-    /// Leaves the session that was opened while the client's wish was on its way.
-    async fn resume_late(
-        &mut self,
-        reference: Option<&Value>,
-        wanted: &Resume,
-    ) -> Result<(), Failed> {
-        let resumed =
-            begin::resume(&self.app, &self.caller, &mut self.wire, reference, wanted).await?;
-        self.watching = Watching::from(resumed.from);
-        if let Some(login) = resumed.login {
-            let before = std::mem::replace(&mut self.login, login);
-            self.app.realm.roster().forget_session(before.session);
-            self.attached = self.app.live.sockets.attach(login.user, login.session);
-            self.session_end = self.app.realm.roster().session_end(login.session);
-            self.heard = login::last_seen(&self.app, login);
-            login::leave(&self.app, before, End::Closed, None).await;
-        }
-        let (app, login) = (&self.app, self.login);
-        begin::say_hello(app, &self.caller, &mut self.wire, login, resumed.from).await?;
-        Ok(())
     }
 
     /// Sends a change, and with it what else is there.
     async fn pass(&mut self, heard: Heard) -> Result<(), End> {
-        let mut frames = vec![heard.told.frame()];
-        while frames.len() < CHANGES_AT_ONCE
-            && let Some(heard) = self.watching.try_next()
+        let mut frames = Vec::new();
+        frames.extend(self.frame(&heard));
+        for _ in 1..CHANGES_AT_ONCE {
+            let Some(heard) = self.watching.try_next() else { break };
+            frames.extend(self.frame(&heard));
+        }
+        self.wire.pass(frames).await
+    }
+
+    /// What is said of a change.
+    fn frame(&mut self, heard: &Heard) -> Option<Utf8Bytes> {
+        match &self.style {
+            Style::Rollcall => Some(heard.told.frame()),
+            Style::Replaced(_) => self.online.tell(&heard.user_id, heard.told.is_online()),
+        }
+    }
+
+    /// Sends a message, and with it what else is there.
+    async fn bring(&mut self, delivery: Delivery) -> Result<(), End> {
+        let mut frames = Vec::new();
+        frames.extend(mail::frame(&self.wire, &delivery));
+        while frames.len() < mail::AT_ONCE
+            && let Some(delivery) = self.mail.next().now_or_never()
         {
-            frames.push(heard.told.frame());
+            frames.extend(mail::frame(&self.wire, &delivery));
         }
         self.wire.pass(frames).await
     }
@@ -289,18 +243,21 @@ impl Connection {
         Ok(())
     }
 
-    async fn look_at_groups(&mut self) -> Result<(), End> {
+    /// Who came in is told of as of now. Who went is not told of any longer; clients of the
+    /// replaced system believe that they are gone.
+    async fn look_again(&mut self) -> Result<(), End> {
         self.look_at = Instant::now() + GROUPS_LOOK_EVERY;
-        match self.watching.look_at_groups(&self.app, &self.caller, &mut self.wire).await {
-            Ok(()) => Ok(()),
-            Err(Failed::Ended(end)) => Err(end),
-            Err(Failed::Refused(problem)) => self.wire.refuse(None, &problem).await,
+        let looked = match self.watching.look_again(&self.app, &self.caller).await {
+            Ok(looked) => looked,
+            Err(Failed::Ended(end)) => return Err(end),
+            Err(Failed::Refused(problem)) => return self.wire.refuse(None, &problem).await,
+        };
+        if let Some(snapshot) = looked.came {
+            self.tell(&snapshot, false).await?;
+        }
+        match &self.style {
+            Style::Replaced(_) if looked.moved => self.tell_of_gone().await,
+            Style::Replaced(_) | Style::Rollcall => Ok(()),
         }
     }
-}
-
-/// Whether a frame has had its answer.
-enum Answered {
-    Yes,
-    No,
 }

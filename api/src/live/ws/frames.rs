@@ -1,9 +1,11 @@
 //! What is said over a WebSocket: JSON text frames, `type` first.
 
-use domain::{Position, SessionId};
+use domain::{GroupName, Position, SessionId, UserId};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use uuid::Uuid;
 
+use super::style::Style;
 use crate::extract::parse_object;
 use crate::limits::FRAME_BYTES_MAX;
 use crate::problem::Problem;
@@ -44,6 +46,26 @@ pub(super) enum ClientFrame {
         #[serde(default)]
         groups: Option<Vec<String>>,
     },
+    /// What is sent to a group of the user's comes to this connection, too.
+    Join { group: GroupName },
+    /// Ends that.
+    Leave { group: GroupName },
+    /// To one user, or to a group of the user's.
+    Send {
+        #[serde(default)]
+        to: Option<UserId>,
+        #[serde(default)]
+        group: Option<GroupName>,
+        body: String,
+    },
+    /// To everybody who is live. Admins and services only.
+    Broadcast {
+        body: String,
+        #[serde(default)]
+        title: Option<String>,
+    },
+    /// The user has this message, on whichever device.
+    Ack { id: Uuid },
     /// Asks for a `pong`.
     Ping {},
 }
@@ -59,8 +81,20 @@ pub(super) struct Resume {
     pub(super) position: Option<Position>,
 }
 
-/// The words that [`ClientFrame`] knows.
-const KNOWN: [&str; 6] = ["resume", "open", "heartbeat", "watch", "unwatch", "ping"];
+/// The words that [`ClientFrame`] knows, each with its fields.
+const KNOWN: [(&str, &[&str]); 11] = [
+    ("resume", &["session_id", "resume_token", "position"]),
+    ("open", &["device", "idle_ms"]),
+    ("heartbeat", &["idle_ms"]),
+    ("watch", &["users", "groups"]),
+    ("unwatch", &["users", "groups"]),
+    ("join", &["group"]),
+    ("leave", &["group"]),
+    ("send", &["to", "group", "body"]),
+    ("broadcast", &["body", "title"]),
+    ("ack", &["id"]),
+    ("ping", &[]),
+];
 
 /// A frame, with what its answer is to be called by.
 #[derive(Debug)]
@@ -72,7 +106,7 @@ pub(super) struct Said {
 
 impl Said {
     /// Reads one. Whatever is wrong with it, its `ref` is found if it has one.
-    pub(super) fn read(text: &str) -> Self {
+    pub(super) fn read(text: &str, style: &Style) -> Self {
         debug_assert!(text.len() <= FRAME_BYTES_MAX, "the socket refuses longer ones");
         let mut fields = match parse_object::<serde_json::Map<String, Value>>(text.as_bytes()) {
             Ok(fields) => fields,
@@ -86,14 +120,34 @@ impl Said {
             let refused = Problem::rule("invalid_ref", "ref is a short string or a number");
             return Self { reference: None, frame: Err(refused) };
         }
-        let known = fields.get("type").and_then(Value::as_str);
-        if !known.is_some_and(|known| KNOWN.contains(&known)) {
+        let word = fields.get("type").and_then(Value::as_str);
+        let known = KNOWN.into_iter().find(|(known, _)| Some(*known) == word);
+        let Some((_, known_fields)) = known else {
             let refused = Problem::rule("unknown_type", "there is no frame of this type");
             return Self { reference, frame: Err(refused) };
+        };
+        if let Style::Replaced(_) = style {
+            be_lenient(&mut fields, known_fields);
         }
         // Once more from a text: its errors say what HTTP's say.
         let text = Value::Object(fields).to_string();
         Self { reference, frame: parse_object(text.as_bytes()) }
+    }
+}
+
+/// Clients of the replaced system send fields of their own, and ids as numbers.
+fn be_lenient(fields: &mut serde_json::Map<String, Value>, known: &[&str]) {
+    fn name(value: &mut Value) {
+        if value.is_u64() {
+            *value = Value::String(value.to_string());
+        }
+    }
+    fields.retain(|field, _| field == "type" || known.contains(&field.as_str()));
+    if let Some(to) = fields.get_mut("to") {
+        name(to);
+    }
+    if let Some(Value::Array(users)) = fields.get_mut("users") {
+        users.iter_mut().for_each(name);
     }
 }
 
@@ -118,6 +172,9 @@ pub(super) enum ServerFrame<'a> {
     Ack {
         #[serde(rename = "ref")]
         reference: &'a Value,
+        /// What was sent has this name.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        id: Option<Uuid>,
     },
     /// Refused.
     Error {
@@ -145,13 +202,14 @@ impl<'a> ServerFrame<'a> {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, reason = "tests")]
+#[allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 mod tests {
+    use super::super::style::Replaced;
     use super::*;
 
     #[test]
     fn a_frame_is_read_with_its_ref_and_refused_with_it() {
-        let said = Said::read(r#"{"type":"heartbeat","idle_ms":7,"ref":"a"}"#);
+        let said = Said::read(r#"{"type":"heartbeat","idle_ms":7,"ref":"a"}"#, &Style::Rollcall);
         assert_eq!(said.reference, Some("a".into()));
         assert!(matches!(said.frame.unwrap(), ClientFrame::Heartbeat { idle_ms: 7 }));
         for (text, code) in [
@@ -162,16 +220,33 @@ mod tests {
             (r#"{"type":"nonsense","ref":1}"#, "unknown_type"),
             (r#"{"ref":1}"#, "unknown_type"),
         ] {
-            let said = Said::read(text);
+            let said = Said::read(text, &Style::Rollcall);
             assert_eq!((said.reference, said.frame.unwrap_err().code()), (Some(1.into()), code));
         }
         for text in ["", "{", "[]", "7", "\"ping\"", r#"{"type":"ping"} {}"#] {
-            assert_eq!(Said::read(text).frame.unwrap_err().status(), 400, "{text}");
+            assert_eq!(
+                Said::read(text, &Style::Rollcall).frame.unwrap_err().status(),
+                400,
+                "{text}"
+            );
         }
         let long = format!(r#"{{"type":"ping","ref":"{}"}}"#, "x".repeat(200));
         for text in [long.as_str(), r#"{"type":"ping","ref":{}}"#] {
-            assert_eq!(Said::read(text).frame.unwrap_err().code(), "invalid_ref", "{text}");
+            assert_eq!(
+                Said::read(text, &Style::Rollcall).frame.unwrap_err().code(),
+                "invalid_ref",
+                "{text}"
+            );
         }
+    }
+
+    #[test]
+    fn the_replaced_systems_clients_may_say_more_and_write_ids_as_numbers() {
+        let style = Style::Replaced(Replaced { everybody: false, group: None });
+        let text = r#"{"type":"send","to":5,"body":"hi","room":7,"ref":1}"#;
+        let Ok(ClientFrame::Send { to, .. }) = Said::read(text, &style).frame else { panic!() };
+        assert_eq!(to.unwrap().as_str(), "5");
+        assert_eq!(Said::read(text, &Style::Rollcall).frame.unwrap_err().code(), "unknown_field");
     }
 
     #[test]

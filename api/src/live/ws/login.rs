@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use domain::command::Open;
-use domain::{Command, Outcome, Position, Reason, SessionId, Timestamp, UserNo};
+use domain::{Command, GroupName, Outcome, Position, Reason, SessionId, Timestamp, UserNo};
 use hmac::digest::Key;
 use hmac::{Hmac, Mac as _};
+use projections::groups::{MEMBERS_MAX, Visit};
 use projections::realm::Consistency;
 use projections::{Asked, Error, Executed};
 use sha2::Sha256;
@@ -13,11 +14,12 @@ use uuid::Uuid;
 
 use super::wire::End;
 use crate::app::App;
-use crate::auth::{Caller, TokenEnd};
+use crate::auth::{Caller, Role, TokenEnd};
 use crate::presence::done;
 use crate::presence::sessions::device_detail;
 use crate::problem::Problem;
 use crate::shapes::DeviceBody;
+use crate::viewer::names_group;
 
 /// A session with a connection.
 #[derive(Debug, Clone, Copy)]
@@ -26,6 +28,8 @@ pub(super) struct Login {
     pub(super) session: SessionId,
     pub(super) position: Position,
     pub(super) resumed: bool,
+    /// It is in a group for as long as it lives.
+    pub(super) visits: bool,
 }
 
 /// Opens a session for the caller.
@@ -46,7 +50,7 @@ pub(super) async fn open(
     });
     let asked = Asked { actor: Some(user), detail: device_detail(device)?, ..asked };
     let receipt = done(app.realm.execute(user, &command, asked).await?)?;
-    Ok(Login { user, session, position: receipt.position, resumed: false })
+    Ok(Login { user, session, position: receipt.position, resumed: false, visits: false })
 }
 
 /// Goes on with a session of the caller's. Errors: 403 `resume_refused`, 410 `session_closed`.
@@ -64,7 +68,29 @@ pub(super) async fn resume(
     let user = app.actor(caller).await?;
     let asked = Asked { actor: Some(user), ..asked };
     let receipt = done(app.realm.execute(user, &Command::Resume { session }, asked).await?)?;
-    Ok(Login { user, session, position: receipt.position, resumed: true })
+    Ok(Login { user, session, position: receipt.position, resumed: true, visits: false })
+}
+
+/// Puts the session into a group for as long as it lives. Errors: 403 `not_a_member`, where a
+/// service says who belongs to the group; 422 `group_full`.
+pub(super) async fn enter(
+    app: &App,
+    caller: &Caller,
+    login: &mut Login,
+    group: &GroupName,
+) -> Result<(), Problem> {
+    let free = caller.has_any(&[Role::Service, Role::Admin]) || names_group(caller, group);
+    match app.groups.enter(group, login.user, login.session, free).await? {
+        Visit::Begun => {
+            login.visits = true;
+            Ok(())
+        }
+        Visit::NotAMember => Err(Problem::not_a_member()),
+        Visit::GroupFull => {
+            let detail = format!("a group has at most {MEMBERS_MAX} visitors");
+            Err(Problem::rule("group_full", detail))
+        }
+    }
 }
 
 /// What a client shows to go on with its session: good on every node, for this user alone.
@@ -102,7 +128,7 @@ pub(super) fn last_seen(app: &App, login: Login) -> Option<Timestamp> {
 /// What becomes of the session when its connection has ended.
 pub(super) async fn leave(app: &App, login: Login, end: End, heard: Option<Timestamp>) {
     match end {
-        End::Closed => close(app, login, Reason::UserRequest).await,
+        End::Closed | End::Unwelcome => close(app, login, Reason::UserRequest).await,
         End::Token(TokenEnd::Revoked) => close(app, login, Reason::SessionTimeout).await,
         End::Token(TokenEnd::Expired) => grace(app, login, heard, Reason::SessionTimeout),
         End::Broken | End::Silent | End::TooSlow | End::TooBig | End::TooFast | End::Garbled => {
@@ -110,7 +136,17 @@ pub(super) async fn leave(app: &App, login: Login, end: End, heard: Option<Times
         }
         // Another node's, another connection's, or nobody's any longer. A client that does not come
         // back to another node is found out by its lease.
-        End::Stopping | End::Superseded | End::SessionOver | End::Refused | End::Unavailable => {}
+        End::Stopping | End::Superseded | End::Refused | End::Unavailable => {}
+        End::SessionOver => end_visits(app, login).await,
+    }
+}
+
+/// If the session is over. Whatever goes wrong here is put right within a minute.
+async fn end_visits(app: &App, login: Login) {
+    if login.visits
+        && let Err(error) = app.groups.end_visits(Some(login.session)).await
+    {
+        tracing::warn!(user_no = %login.user, %error, "ending a session's visits");
     }
 }
 
@@ -118,6 +154,7 @@ async fn close(app: &App, login: Login, reason: Reason) {
     let command = Command::Close { session: login.session, reason };
     let asked = Asked::by((reason == Reason::UserRequest).then_some(login.user));
     log_failed(login, app.realm.execute(login.user, &command, asked).await);
+    end_visits(app, login).await;
 }
 
 /// Waits, in a task of its own, for the client to come back, here or on another node; then ends the
@@ -140,6 +177,7 @@ fn grace(app: &App, login: Login, heard: Option<Timestamp>, reason: Reason) {
         let command = Command::CloseSilent { session: login.session, last_seen, reason };
         let asked = Asked::by(None);
         log_failed(login, app.realm.execute(login.user, &command, asked).await);
+        end_visits(&app, login).await;
     });
 }
 

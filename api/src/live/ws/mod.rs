@@ -2,12 +2,17 @@
 //!
 //! - [`frames`]: what is said; [`wire`]: how it is sent and how a connection ends
 //! - [`login`]: the session behind it, from its opening or resumption to its end or grace
-//! - [`begin`], [`connection`]: from the first frame to the last; [`watching`]: the watch list
+//! - [`begin`], [`connection`]: from the first frame to the last; [`acting`]: what a frame does
+//! - [`watching`]: the watch list; [`mail`]: messages
+//! - [`style`]: how clients of the replaced system are talked to
 
+mod acting;
 pub mod begin;
 pub mod connection;
 pub mod frames;
 pub mod login;
+mod mail;
+pub(crate) mod style;
 pub mod watching;
 pub mod wire;
 
@@ -19,6 +24,8 @@ use axum::extract::{ConnectInfo, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::Response;
 
+use self::style::Style;
+use super::places::Place;
 use super::ticket::{self, TICKET_PREFIX};
 use crate::app::App;
 use crate::auth::{Caller, Role};
@@ -30,6 +37,9 @@ use crate::problem::{Problem, ProblemDocument};
 pub const PROTOCOL: &str = "rollcall.v1";
 /// Bytes read at once: frames are short, and there are many connections.
 const READ_BUFFER_BYTES: usize = 4 * 1024;
+
+/// What a handler gets of a request that should be an upgrade.
+pub(crate) type Upgrade = Result<WebSocketUpgrade, WebSocketUpgradeRejection>;
 
 /// Opens a WebSocket, and with it a session.
 #[utoipa::path(get, path = "/v1/ws", tag = "Live",
@@ -49,32 +59,63 @@ pub async fn open(
     ConnectInfo(peer): ConnectInfo<SocketAddr>,
     headers: HeaderMap,
     _: NoQuery,
-    upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
+    upgrade: Upgrade,
 ) -> Result<Response, Problem> {
     check_origin(&headers, &app.live.allow_origins)?;
-    let upgrade = upgrade.map_err(|rejection| {
-        Problem::bad_request("websocket_expected", format!("no WebSocket: {rejection}"))
-    })?;
-    let offered: Vec<&str> =
-        upgrade.requested_protocols().filter_map(|value| value.to_str().ok()).collect();
-    let ticket = offered.iter().find_map(|value| value.strip_prefix(TICKET_PREFIX));
+    let upgrade = expected(upgrade)?;
+    let offered = offered(&upgrade);
     // Whoever offers nothing at all is no browser, and is taken at its word.
-    if !offered.is_empty() && !offered.contains(&PROTOCOL) {
+    if !offered.is_empty() && !offered.iter().any(|value| value == PROTOCOL) {
         let detail = format!("offer the subprotocol {PROTOCOL}");
         return Err(Problem::bad_request("unknown_subprotocol", detail));
     }
-    let caller = admit(&app, &headers, ticket).await?;
+    let caller = admit(&app, &headers, &offered).await?;
+    let place = place(&app, &caller, peer)?;
+    Ok(begin_with(upgrade, app, caller, place, Style::Rollcall))
+}
+
+/// The upgrade, or why there is none: 400 `websocket_expected`.
+pub(crate) fn expected(upgrade: Upgrade) -> Result<WebSocketUpgrade, Problem> {
+    upgrade.map_err(|rejection| {
+        Problem::bad_request("websocket_expected", format!("no WebSocket: {rejection}"))
+    })
+}
+
+/// The subprotocols that a client offers.
+pub(crate) fn offered(upgrade: &WebSocketUpgrade) -> Vec<String> {
+    let words = upgrade.requested_protocols().filter_map(|value| value.to_str().ok());
+    words.map(str::to_owned).collect()
+}
+
+/// Where the caller may have a presence: its place, or 403, or 429.
+pub(crate) fn place(app: &App, caller: &Caller, peer: SocketAddr) -> Result<Place, Problem> {
     caller.require(&[Role::User, Role::Service, Role::Admin])?;
-    let place = app.live.places.take(&caller, peer.ip())?;
-    Ok(upgrade
+    app.live.places.take(caller, peer.ip())
+}
+
+/// Answers with the upgrade, and serves the connection from then on.
+pub(crate) fn begin_with(
+    upgrade: WebSocketUpgrade,
+    app: App,
+    caller: Caller,
+    place: Place,
+    style: Style,
+) -> Response {
+    upgrade
         .protocols([PROTOCOL])
         .read_buffer_size(READ_BUFFER_BYTES)
         .max_message_size(FRAME_BYTES_MAX)
         .max_frame_size(FRAME_BYTES_MAX)
-        .on_upgrade(move |socket| connection::serve(app, caller, socket, place)))
+        .on_upgrade(move |socket| connection::serve(app, caller, socket, place, style))
 }
 
-async fn admit(app: &App, headers: &HeaderMap, ticket: Option<&str>) -> Result<Caller, Problem> {
+/// Who connects: by the token in `Authorization`, else by the ticket among what is offered.
+pub(crate) async fn admit(
+    app: &App,
+    headers: &HeaderMap,
+    offered: &[String],
+) -> Result<Caller, Problem> {
+    let ticket = offered.iter().find_map(|value| value.strip_prefix(TICKET_PREFIX));
     match ticket {
         Some(ticket) if !headers.contains_key(header::AUTHORIZATION) => {
             ticket::redeem(app, ticket).await
@@ -84,7 +125,7 @@ async fn admit(app: &App, headers: &HeaderMap, ticket: Option<&str>) -> Result<C
 }
 
 /// Browsers say whose page it is; others say nothing. Errors: 403 `origin_refused`.
-fn check_origin(headers: &HeaderMap, allowed: &[HeaderValue]) -> Result<(), Problem> {
+pub(crate) fn check_origin(headers: &HeaderMap, allowed: &[HeaderValue]) -> Result<(), Problem> {
     let Some(origin) = headers.get(header::ORIGIN) else { return Ok(()) };
     let listed = allowed.iter().any(|known| known == "*" || known == origin);
     let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());

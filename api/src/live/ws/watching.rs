@@ -2,23 +2,26 @@
 
 use std::collections::HashSet;
 
-use domain::{Position, UserId};
+use domain::{GroupName, Position, UserId, UserNo};
+use projections::groups::Members;
 
-use super::frames::ServerFrame;
 use super::wire::{End, Wire};
 use crate::app::App;
 use crate::auth::Caller;
 use crate::limits::{WATCHED_GROUPS_MAX, WATCHED_USERS_MAX};
 use crate::live::hub::Joined;
 use crate::live::listening::{Heard, Listening};
-use crate::live::watch::{Named, Viewer, Watched};
+use crate::live::watch::{Circles, Looked, Named, Snapshot, Watched};
 use crate::problem::Problem;
+use crate::viewer::Viewer;
 
 /// Whom a connection watches.
 #[derive(Debug, Default)]
 pub(super) struct Watching {
     listening: Option<Listening>,
-    groups: Vec<String>,
+    circles: Circles,
+    /// A resumed list that has to tell of all as of now, once it has told what was missed.
+    look_anew: bool,
     /// Where a resumed client was: the first list goes on from there.
     resume_from: Option<Position>,
 }
@@ -60,24 +63,68 @@ impl Watching {
         Self { resume_from, ..Self::default() }
     }
 
-    /// Adds to the list; tells of those who are new on it, or what was missed of them.
+    /// Adds to the list; the statuses of those who are new on it. None: what was missed of them
+    /// waits instead.
     pub(super) async fn watch(
         &mut self,
         app: &App,
         caller: &Caller,
         wire: &mut Wire,
         named: Option<Named>,
-    ) -> Result<(), Failed> {
+    ) -> Result<Option<Snapshot>, Failed> {
         let added = app.watched(caller, named.as_ref()).await?;
         let groups = named.map(|named| named.groups).unwrap_or_default();
         self.check_room(&added, &groups)?;
-        if let Some(listening) = &mut self.listening {
-            let fresh = listening.rewatch(|watched| add(watched, &added));
-            let fresh = fresh.ok_or(End::TooSlow)?;
-            self.add_groups(groups);
-            return self.tell_as_of_now(app, caller, wire, &fresh, false).await;
+        for group in groups {
+            if !self.circles.groups.contains(&group) {
+                self.circles.groups.push(group);
+            }
         }
-        let viewer = Viewer::of(caller);
+        self.add(app, caller, wire, added).await
+    }
+
+    /// Adds those with whom the caller shares a group, whoever they are at the time; or everybody.
+    pub(super) async fn watch_own(
+        &mut self,
+        app: &App,
+        caller: &Caller,
+        wire: &mut Wire,
+        everybody: bool,
+    ) -> Result<Option<Snapshot>, Failed> {
+        self.circles.own = true;
+        let members = app.members(caller, &self.circles).await?;
+        let users = [caller.user_id.clone()].into();
+        self.add(app, caller, wire, Watched { everybody, users, members }).await
+    }
+
+    async fn add(
+        &mut self,
+        app: &App,
+        caller: &Caller,
+        wire: &mut Wire,
+        added: Watched,
+    ) -> Result<Option<Snapshot>, Failed> {
+        let viewer = app.viewer(caller).await?;
+        if let Some(listening) = &mut self.listening {
+            let members = app.members(caller, &self.circles).await?;
+            // Whom the client did not name itself it may name, and wait for.
+            let unasked = self.circles.own;
+            let fresh = listening.rewatch(|watched| {
+                let known = if unasked { Watched::default() } else { watched.clone() };
+                let before = known.members;
+                let fresh = Watched {
+                    everybody: added.everybody,
+                    users: added.users.difference(&known.users).cloned().collect(),
+                    members: added.members,
+                };
+                watched.everybody |= added.everybody;
+                watched.users.extend(added.users);
+                watched.members = members;
+                (fresh, before)
+            });
+            let (fresh, before) = fresh.ok_or(End::TooSlow)?;
+            return self.as_of_now(app, &viewer, &fresh, &before).await.map(Some);
+        }
         if let Some(since) = self.resume_from.take()
             && let Joined::Listening(listening) =
                 app.live.hub.resume(&viewer, &added, since, app.realm.position()).await?
@@ -85,17 +132,20 @@ impl Watching {
             // What was missed waits in there.
             wire.hurry = listening.too_slow().clone();
             self.listening = Some(listening);
-            self.add_groups(groups);
-            return Ok(());
+            self.look_anew = viewer.is_limited() || !self.circles.is_empty();
+            return Ok(None);
         }
-        let listening = app.live.hub.listen(&viewer, &added).await?;
+        let mut listening = app.live.hub.listen(&viewer, &added).await?;
         wire.hurry = listening.too_slow().clone();
+        let snapshot = app.snapshot(&viewer, &added).await;
+        if let Ok((_, position)) = &snapshot {
+            listening.told_up_to(*position, None);
+        }
         self.listening = Some(listening);
-        self.add_groups(groups);
-        self.tell_as_of_now(app, caller, wire, &added, true).await
+        Ok(Some(snapshot?))
     }
 
-    fn check_room(&self, added: &Watched, groups: &[String]) -> Result<(), Problem> {
+    fn check_room(&self, added: &Watched, groups: &[GroupName]) -> Result<(), Problem> {
         let known = self.listening.as_ref().and_then(|listening| {
             listening.rewatch(|watched| watched.users.union(&added.users).count())
         });
@@ -103,44 +153,32 @@ impl Watching {
             let detail = format!("at most {WATCHED_USERS_MAX} users on one watch list");
             return Err(Problem::rule("too_many_users", detail));
         }
-        let new = groups.iter().filter(|group| !self.groups.contains(group)).count();
-        if self.groups.len() + new > WATCHED_GROUPS_MAX {
+        let known = &self.circles.groups;
+        let new = groups.iter().filter(|group| !known.contains(group)).count();
+        if known.len() + new > WATCHED_GROUPS_MAX {
             let detail = format!("at most {WATCHED_GROUPS_MAX} groups on one watch list");
             return Err(Problem::rule("too_many_groups", detail));
         }
         Ok(())
     }
 
-    fn add_groups(&mut self, groups: Vec<String>) {
-        for group in groups {
-            if !self.groups.contains(&group) {
-                self.groups.push(group);
-            }
-        }
-    }
-
-    /// `first`: these are all who are watched.
-    async fn tell_as_of_now(
+    /// Those who are new on the list. `before`: who was watched by group already.
+    async fn as_of_now(
         &mut self,
         app: &App,
-        caller: &Caller,
-        wire: &mut Wire,
+        viewer: &Viewer,
         fresh: &Watched,
-        first: bool,
-    ) -> Result<(), Failed> {
-        let (items, mut position) = app.snapshot(caller, fresh).await?;
+        before: &Members,
+    ) -> Result<Snapshot, Failed> {
+        let (items, mut position) = app.snapshot_without(viewer, fresh, before).await?;
         if let Some(listening) = &mut self.listening {
             let mut told: HashSet<UserId> = fresh.users.clone();
             told.extend(items.iter().map(|item| item.user_id.clone()));
             listening.told_up_to(position, (!fresh.everybody).then_some(told));
             // Of those watched before, changes below it may still be on their way.
-            if !first {
-                position = position.min(listening.position());
-            }
+            position = position.min(listening.position());
         }
-        let items = items.as_slice();
-        wire.say(&ServerFrame::Snapshot { items, position }).await?;
-        Ok(())
+        Ok((items, position))
     }
 
     /// Takes off the list; none: everybody.
@@ -154,10 +192,11 @@ impl Watching {
             *self = Self::default();
             return Ok(());
         };
-        let left: Vec<String> =
-            self.groups.iter().filter(|group| !named.groups.contains(group)).cloned().collect();
+        let kept = |group: &&GroupName| !named.groups.contains(group);
+        let groups = self.circles.groups.iter().filter(kept).cloned().collect();
+        let left = Circles { groups, own: self.circles.own };
         let members = app.members(caller, &left).await?;
-        self.groups = left;
+        self.circles = left;
         if let Some(listening) = &self.listening {
             listening.rewatch(|watched| {
                 watched.users.retain(|user| !named.users.contains(user));
@@ -167,31 +206,41 @@ impl Watching {
         Ok(())
     }
 
-    /// Whether there are groups whose members may change.
-    pub(super) fn has_groups(&self) -> bool {
-        !self.groups.is_empty()
+    /// Whether whom it is about may change, but by a policy.
+    pub(super) fn is_changing(&self) -> bool {
+        let limited = self.listening.as_ref().is_some_and(Listening::is_limited);
+        self.listening.is_some() && (limited || !self.circles.is_empty())
     }
 
-    /// Looks up who is in the watched groups now; newcomers are told of.
-    pub(super) async fn look_at_groups(
+    /// Whether to look at once.
+    pub(super) fn wants_a_look(&self) -> bool {
+        self.look_anew
+    }
+
+    /// Looks who is in the watched groups and who may be seen now.
+    pub(super) async fn look_again(
         &mut self,
         app: &App,
         caller: &Caller,
-        wire: &mut Wire,
-    ) -> Result<(), Failed> {
-        let members = app.members(caller, &self.groups).await?;
-        let Some(listening) = &self.listening else { return Ok(()) };
-        let newcomers = listening.rewatch(|watched| {
-            let newcomers: HashSet<_> = members.difference(&watched.members).copied().collect();
-            watched.members = members;
-            newcomers
-        });
-        let members = newcomers.ok_or(End::TooSlow)?;
-        if members.is_empty() {
-            return Ok(());
+    ) -> Result<Looked, Failed> {
+        let Some(listening) = &mut self.listening else { return Ok(Looked::default()) };
+        if std::mem::take(&mut self.look_anew) {
+            listening.forget_seen();
         }
-        let fresh = Watched { members, ..Watched::default() };
-        self.tell_as_of_now(app, caller, wire, &fresh, false).await
+        match app.look_again(caller, &self.circles, listening).await {
+            Ok(looked) => Ok(looked),
+            Err(_) if listening.too_slow().is_cancelled() => Err(End::TooSlow.into()),
+            Err(problem) => Err(problem.into()),
+        }
+    }
+
+    /// Whether this user is watched and may be seen, as of the last look.
+    pub(super) fn tells_of(&mut self, user_no: UserNo, user_id: &UserId) -> bool {
+        let tells = |listening: &mut Listening| {
+            listening
+                .refocus(|sees, watched| sees.may_see(user_no) && watched.has(user_no, user_id))
+        };
+        self.listening.as_mut().and_then(tells).unwrap_or_default()
     }
 
     /// The next change. Never, while nobody is watched. Nothing is lost if the call is given up.
@@ -214,17 +263,4 @@ impl Watching {
             None => self.resume_from.unwrap_or_else(|| app.realm.position()),
         }
     }
-}
-
-/// Adds; who was not on the list before.
-fn add(watched: &mut Watched, added: &Watched) -> Watched {
-    let fresh = Watched {
-        everybody: added.everybody,
-        users: added.users.difference(&watched.users).cloned().collect(),
-        members: added.members.difference(&watched.members).copied().collect(),
-    };
-    watched.everybody |= added.everybody;
-    watched.users.extend(added.users.iter().cloned());
-    watched.members.extend(&added.members);
-    fresh
 }

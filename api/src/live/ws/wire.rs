@@ -2,6 +2,7 @@
 
 use axum::extract::ws::{CloseFrame, Message, Utf8Bytes, WebSocket};
 use futures::SinkExt as _;
+use serde::Serialize;
 use serde_json::{Map, Value};
 use tokio::time::{sleep, timeout};
 use tokio_tungstenite::tungstenite::Error as WireError;
@@ -9,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::frames::ServerFrame;
 use crate::auth::TokenEnd;
+use crate::compat::wire;
 use crate::limits::{FRAME_SEND_MAX, SOCKET_CLOSE_MAX};
 use crate::problem::Problem;
 
@@ -37,6 +39,8 @@ pub(super) enum End {
     Superseded,
     /// No session could be opened.
     Refused,
+    /// The session was opened, but not for what the client wanted: it ends.
+    Unwelcome,
     /// Not now.
     Unavailable,
     /// The node stops.
@@ -51,7 +55,7 @@ impl End {
             Self::Stopping => Some((1001, "the node stops; connect to another")),
             Self::Garbled => Some((1002, "protocol error")),
             Self::TooFast => Some((1008, "too many frames")),
-            Self::Refused => Some((1008, "refused")),
+            Self::Refused | Self::Unwelcome => Some((1008, "refused")),
             Self::TooBig => Some((1009, "the frame is too long")),
             Self::TooSlow => Some((1013, "too slow")),
             Self::Unavailable => Some((1013, "try again later")),
@@ -66,13 +70,15 @@ impl End {
 /// The connection, with patience.
 pub(super) struct Wire {
     socket: WebSocket,
+    /// Ids go out as numbers where they are such.
+    numbers: bool,
     /// Whoever waits for this client to read any longer is told to stop.
     pub(super) hurry: CancellationToken,
 }
 
 impl Wire {
-    pub(super) fn new(socket: WebSocket) -> Self {
-        Self { socket, hurry: CancellationToken::new() }
+    pub(super) fn new(socket: WebSocket, numbers: bool) -> Self {
+        Self { socket, numbers, hurry: CancellationToken::new() }
     }
 
     /// The next text frame; binary ones are none of ours. Nothing is lost if the call is given up.
@@ -95,11 +101,20 @@ impl Wire {
     }
 
     pub(super) async fn say(&mut self, frame: &ServerFrame<'_>) -> Result<(), End> {
-        let text = serde_json::to_string(frame).map_err(|error| {
-            tracing::error!(%error, "a frame that cannot be written");
-            End::Broken
-        })?;
-        self.send([Message::Text(text.into())]).await
+        let text = self.written(frame).ok_or(End::Broken)?;
+        self.send([Message::Text(text)]).await
+    }
+
+    /// A frame as it goes out.
+    pub(super) fn written(&self, frame: &impl Serialize) -> Option<Utf8Bytes> {
+        match serde_json::to_string(frame) {
+            Ok(text) if self.numbers => Some(wire::with_numbers(&text).into()),
+            Ok(text) => Some(text.into()),
+            Err(error) => {
+                tracing::error!(%error, "a frame that cannot be written");
+                None
+            }
+        }
     }
 
     pub(super) async fn pass(
@@ -115,7 +130,7 @@ impl Wire {
 
     /// Sends all, within [`FRAME_SEND_MAX`].
     async fn send(&mut self, messages: impl IntoIterator<Item = Message>) -> Result<(), End> {
-        let Self { socket, hurry } = self;
+        let Self { socket, hurry, .. } = self;
         let sent = async {
             for message in messages {
                 socket.feed(message).await?;
