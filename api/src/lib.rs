@@ -11,6 +11,7 @@
 //! - [`compat`]: the same for the clients of the systems that Rollcall replaces
 //! - [`presence`], [`ops`], [`import`]: the handlers
 //! - [`live`]: long polls, streams and WebSockets
+//! - [`web`]: the files that browsers load
 //! - [`auth`], [`limits`], [`extract`], [`problem`]: who may, how much, and how it is refused
 //! - [`serve`], [`layers`], [`telemetry`]: the listener, what surrounds every route, logs, metrics
 //! - [`embedded`]: the private PostgreSQL
@@ -36,3 +37,4 @@ pub mod shapes;
 pub mod sweeper;
 pub mod telemetry;
 pub mod viewer;
+pub mod web;
