@@ -13,7 +13,7 @@ use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 
 use crate::client::{self, Client};
 use crate::cluster::{self, TestDatabase};
-use crate::node::TestNode;
+use crate::node::{ORIGIN, TestNode};
 use crate::{clock, invariants};
 
 /// How a test's nodes are to be.
@@ -33,6 +33,8 @@ pub struct Options {
     pub compat: CompatSettings,
     /// What live feeds are like.
     pub live: LiveSettings,
+    /// Whose pages may call.
+    pub origins: Vec<String>,
 }
 
 impl Default for Options {
@@ -45,6 +47,7 @@ impl Default for Options {
             queue_max: 50_000,
             compat: CompatSettings::default(),
             live: LiveSettings::default(),
+            origins: vec![ORIGIN.to_owned()],
         }
     }
 }
@@ -98,6 +101,14 @@ impl World {
     /// Stops a node cleanly.
     pub async fn stop_node(&mut self, index: usize) {
         self.nodes.remove(index).stop().await;
+    }
+
+    /// Stops the first node and starts another one at its address.
+    pub async fn restart_node(&mut self) {
+        let address = self.nodes[0].base_url.rsplit_once(':').unwrap().1.parse().unwrap();
+        self.stop_node(0).await;
+        let node = TestNode::start_at(address, &self.database.url, &self.options).await;
+        self.nodes.insert(0, node);
     }
 
     /// Somebody at the first node, with these roles.
