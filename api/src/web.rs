@@ -47,9 +47,10 @@ served! {
 pub fn router() -> Router {
     FILES.iter().fold(Router::new(), |router, &(path, kind, text)| {
         let tag = format!("\"{:.32x}\"", Sha256::digest(text));
-        router.route(path, get(move |headers: HeaderMap| async move {
-            serve(&headers, kind, text, &tag)
-        }))
+        router.route(
+            path,
+            get(move |headers: HeaderMap| async move { serve(&headers, kind, text, &tag) }),
+        )
     })
 }
 

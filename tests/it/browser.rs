@@ -1,5 +1,8 @@
 //! The client library in a real browser, on pages of another origin.
 
+mod feeds;
+mod library;
+mod lines;
 mod sessions;
 
 use axum::Router;

@@ -78,7 +78,7 @@ export class Wire {
    * @param {{ body?: unknown, signal?: AbortSignal, timeoutMs?: number }} [options]
    * @returns {Promise<any>}
    */
-  async call(method, path, { body, signal, timeoutMs = LIMITS.answerMs } = {}) {
+  async call(method, path, { body, signal, timeoutMs = answerMs() } = {}) {
     const abort = new AbortController();
     const timer = setTimeout(() => abort.abort(), timeoutMs);
     const given = () => abort.abort();
@@ -141,6 +141,11 @@ export class Wire {
       throw unreachable(error);
     }
   }
+}
+
+/** Where the browser is sure that there is no network, little is waited for. */
+function answerMs() {
+  return navigator.onLine ? LIMITS.answerMs : LIMITS.answerOfflineMs;
 }
 
 /** @param {unknown} error */
