@@ -13,7 +13,10 @@
 
 /** @typedef {import("./client.js").Presence} Presence */
 
-/** Who is watched by hooks alone, and by how many. @type {WeakMap<Presence, Map<string, number>>} */
+/**
+ * Who is watched by hooks alone, and by how many.
+ * @type {WeakMap<Presence, Map<string, number>>}
+ */
 const counts = new WeakMap();
 
 /**

@@ -1,4 +1,4 @@
-//! A headless Chromium, driven over its DevTools protocol.
+//! A headless Chromium, driven over the protocol of its developer tools.
 //!
 //! One for a whole run: a guard process starts it and reads from a pipe that we hold; when we are
 //! gone, however that came about, the pipe ends, and the guard stops it and removes its profile.
@@ -44,7 +44,7 @@ rm -rf "$2"
 /// The end of the guard's standard input tells it that we are gone.
 struct Running {
     _guard: Child,
-    /// Host and port, and the path to its DevTools.
+    /// Host and port, and the path to its developer tools.
     address: String,
     path: String,
 }
@@ -69,15 +69,20 @@ fn start() -> Option<Running> {
     guard.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
     // A Ctrl-C in the terminal is ours; the guard goes after us.
     let guard = guard.process_group(0).spawn().unwrap();
+    let (address, path) = developer_tools(&profile);
+    Some(Running { _guard: guard, address, path })
+}
+
+/// Chromium tells by a file alone where it listens.
+fn developer_tools(profile: &Path) -> (String, String) {
     let began = Instant::now();
     loop {
-        let port = std::fs::read_to_string(profile.join("DevToolsActivePort")).unwrap_or_default();
-        if let Some((port, path)) = port.split_once('\n') {
-            let (address, path) = (format!("127.0.0.1:{port}"), path.trim().to_owned());
-            return Some(Running { _guard: guard, address, path });
+        let said = std::fs::read_to_string(profile.join("DevToolsActivePort")).unwrap_or_default();
+        if let Some((port, path)) = said.split_once('\n') {
+            return (format!("127.0.0.1:{port}"), path.trim().to_owned());
         }
         assert!(began.elapsed() < START_MAX, "Chromium did not start");
-        std::thread::sleep(Duration::from_millis(20)); // It tells by a file alone.
+        std::thread::sleep(Duration::from_millis(20)); // Between two looks at that file.
     }
 }
 
@@ -254,7 +259,7 @@ impl Tab {
     }
 }
 
-/// Decodes base64 with padding (RFC 4648, 4): all that DevTools needs of it.
+/// Decodes base64 with padding (RFC 4648, 4): all that pictures need of it.
 fn base64(text: &str) -> Vec<u8> {
     let digit = |byte: u8| match byte {
         b'A'..=b'Z' => byte - b'A',

@@ -78,7 +78,8 @@ export class List {
 export function namesOf(who) {
   if (who === undefined) return { everybody: true, users: [], groups: [] };
   if (typeof who === "string") return { everybody: false, users: [who], groups: [] };
-  const { users = [], groups = [] } = Array.isArray(who) ? { users: who } : /** @type {any} */ (who);
+  const named = /** @type {any} */ (Array.isArray(who) ? { users: who } : who);
+  const { users = [], groups = [] } = named;
   for (const name of [...users, ...groups]) {
     if (typeof name !== "string" || name === "") throw new TypeError("a name is a string");
   }

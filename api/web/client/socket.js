@@ -133,8 +133,8 @@ export class SocketLink {
       return new PresenceError(refusal.code, refusal.detail, { status: 422 });
     }
     if (this.#open) {
-      const detail = `the connection ended with ${code}`;
-      return new PresenceError("connection_lost", detail, { retryAfterMs: refusal?.retry_after_ms });
+      const more = { retryAfterMs: refusal?.retry_after_ms };
+      return new PresenceError("connection_lost", `the connection ended with ${code}`, more);
     }
     // The ticket came over HTTP: the server is there.
     return new PresenceError("blocked", `no WebSocket: ${code}`, { blocked: true });

@@ -33,7 +33,8 @@ export class Wire {
   /** Whose token it is, as it says itself; nobody knows before there is one. */
   get userId() {
     try {
-      const part = (this.#token ?? "").split(".")[1].replace(/-/g, "+").replace(/_/g, "/");
+      const token = this.#token ?? this.#refused ?? "";
+      const part = token.split(".")[1].replace(/-/g, "+").replace(/_/g, "/");
       const bytes = Uint8Array.from(atob(part), (char) => char.charCodeAt(0));
       return String(JSON.parse(new TextDecoder().decode(bytes)).sub);
     } catch {

@@ -57,13 +57,13 @@ async fn a_page_whose_network_is_silent_for_a_while_resumes_its_session() {
     let policy = Policy { grace_ms: 60_000, ..Policy::default() };
     let Some(site) = site(Options { live, policy, ..Options::default() }).await else { return };
     let (ana, bob) = (site.world.user("ana"), site.world.user("bob"));
-    let line = Line::to(&ana.base_url).await;
+    let network = Line::to(&ana.base_url).await;
     bob.login().await;
-    let options = json!({ "from": line.base_url, "watch": ["bob"] });
+    let options = json!({ "from": network.base_url, "watch": ["bob"] });
     let page = site.connected(&ana, options).await;
     page.until("told.length === 1").await;
     let session = page.eval("presence.sessionId").await;
-    line.silence(true);
+    network.silence(true);
     page.offline(true).await;
     bob_does(&bob, &["busy", "dnd"]).await;
     page.until("presence.state.state === 'retrying'").await;
@@ -71,7 +71,7 @@ async fn a_page_whose_network_is_silent_for_a_while_resumes_its_session() {
     assert_eq!(bob.status_word("ana").await, "online", "nobody sees a short break");
     // Some ten seconds.
     page.until("states.filter((s) => s.state === 'retrying').length >= 4").await;
-    line.silence(false);
+    network.silence(false);
     page.offline(false).await;
     page.until("isOpen() && told.length >= 3").await;
     assert_eq!(page.eval("statuses('bob')").await, json!(["online", "busy", "dnd"]));
@@ -91,17 +91,18 @@ async fn a_session_that_ended_in_the_meantime_is_followed_by_another_and_nothing
     let live = LiveSettings { ping_every: ping, pong_max: ping, ..LiveSettings::default() };
     let Some(site) = site(Options { live, policy, ..Options::default() }).await else { return };
     let (ana, bob) = (site.world.user("ana"), site.world.user("bob"));
-    let line = Line::to(&ana.base_url).await;
+    let network = Line::to(&ana.base_url).await;
     bob.login().await;
-    let options = json!({ "from": line.base_url, "watch": ["bob"], "device": { "label": "desk" } });
+    let options =
+        json!({ "from": network.base_url, "watch": ["bob"], "device": { "label": "desk" } });
     let page = site.connected(&ana, options).await;
     page.until("told.length === 1").await;
-    line.silence(true);
+    network.silence(true);
     page.offline(true).await;
     seen(&bob, "ana", "offline").await;
     bob_does(&bob, &["busy", "dnd"]).await;
     page.until("presence.state.state === 'retrying'").await;
-    line.silence(false);
+    network.silence(false);
     page.offline(false).await;
     seen(&bob, "ana", "online").await;
     page.until("told.length >= 3").await;
@@ -115,6 +116,13 @@ async fn a_session_that_ended_in_the_meantime_is_followed_by_another_and_nothing
     site.world.finish().await;
 }
 
+/// A proxy that refuses to upgrade, as far as a browser can tell.
+const NO_SOCKETS: &str = "void (WebSocket = class extends WebSocket {
+    constructor(url, protocols) {
+        super(String(url).replace('/v1/ws', '/v1/no'), protocols);
+    }
+})";
+
 #[tokio::test]
 async fn where_websockets_or_streams_do_not_pass_the_next_transport_is_taken() {
     let Some(site) = site(Options::default()).await else { return };
@@ -122,12 +130,7 @@ async fn where_websockets_or_streams_do_not_pass_the_next_transport_is_taken() {
     bob.login().await;
     for (blocked, transport) in [(1, "sse"), (2, "poll")] {
         let page = site.tab().await;
-        // What a browser says where a proxy refuses the upgrade.
-        page.eval(
-            "void (WebSocket = class extends WebSocket {
-            constructor(url, protocols) { super(String(url).replace('/v1/ws', '/v1/no'), protocols); } })",
-        )
-        .await;
+        page.eval(NO_SOCKETS).await;
         if blocked > 1 {
             page.block(&["*/v1/stream*"]).await;
         }
