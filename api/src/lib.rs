@@ -8,21 +8,25 @@
 //! - [`routes`]: which path leads where; [`app`]: what handlers get; [`shapes`]: what they answer
 //! - [`viewer`]: whom a caller may see
 //! - [`presence`], [`live`], [`ops`], [`import`]: the handlers
+//! - [`compare`]: where a system that is being replaced says otherwise
 //! - [`compat`]: the same for the clients of the systems that Rollcall replaces
-//! - [`presence`], [`ops`], [`import`]: the handlers
 //! - [`live`]: long polls, streams and WebSockets
 //! - [`web`]: the files that browsers load
+//! - [`analytics`]: people in numbers; [`formats`]: the files that answers may be
 //! - [`auth`], [`limits`], [`extract`], [`problem`]: who may, how much, and how it is refused
 //! - [`serve`], [`layers`], [`telemetry`]: the listener, what surrounds every route, logs, metrics
 //! - [`embedded`]: the private PostgreSQL
 
+pub mod analytics;
 pub mod app;
 pub mod auth;
 pub mod cli;
+pub mod compare;
 pub mod compat;
 pub mod config;
 pub mod embedded;
 pub mod extract;
+pub mod formats;
 pub mod import;
 pub mod layers;
 pub mod limits;

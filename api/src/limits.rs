@@ -47,6 +47,9 @@ pub const CONNECTIONS_MAX: usize = 20_000;
 /// Longest request head (line and headers), in bytes.
 pub const HEAD_BYTES_MAX: usize = 128 * 1024;
 
+/// Between two looks at the log for one who waits.
+pub const LOG_LOOK_EVERY: Duration = Duration::from_millis(100);
+
 /// Requests per second and subject.
 pub const RATE_PER_SECOND: u32 = 200;
 /// Requests that a subject may send at once after a pause.
@@ -96,7 +99,8 @@ pub const DELIVERIES_MAX: usize = 256;
 /// Routes that outlast [`REQUEST_TIME_MAX`] by design: long polls bound themselves by `wait_ms`,
 /// uploads by [`BODY_IDLE_MAX`], live feeds by who reads them. Route templates as given to the
 /// router.
-pub const UNTIMED_ROUTES: &[&str] = &["/v1/import", "/v1/changes", "/v1/stream", "/v1/ws"];
+pub const UNTIMED_ROUTES: &[&str] =
+    &["/v1/import", "/v1/log", "/v1/changes", "/v1/stream", "/v1/ws"];
 
 type Limiter<C> =
     RateLimiter<u64, DashMapStateStore<u64>, C, NoOpMiddleware<<C as Clock>::Instant>>;

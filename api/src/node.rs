@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use domain::Policy;
 use projections::groups::Groups;
+use projections::health::Health;
 use projections::mailman::Mailman;
 use projections::realm::RealmOptions;
-use projections::{Realm, leaves, messages};
+use projections::{Realm, leaves, messages, retention, what_if};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -90,6 +91,8 @@ impl Node {
         let auth = Arc::new(Auth::new(settings.auth, settings.rate).await?);
         let compat = Arc::new(Compat::new(settings.compat)?);
         let revoked = Arc::clone(&auth);
+        // First: what is counted before there is a recorder is lost.
+        let metrics = telemetry::install_metrics();
         let realm = Realm::join(RealmOptions {
             url: settings.database_url,
             queue_max: settings.queue_max,
@@ -102,9 +105,10 @@ impl Node {
         })
         .await?;
         let realm = Arc::new(realm);
-        let metrics = telemetry::install_metrics();
         let groups = Arc::new(Groups::new(realm.pool().clone()));
         let mail = Arc::new(Mailman::new(realm.pool().clone()).await?);
+        let health = Arc::new(Health::default());
+        let checks = Arc::clone(&health);
         let stop = CancellationToken::new();
         let origins = settings.edge.allow_origins.clone();
         let live = Live::new(settings.live, watch::no_groups(), origins, stop.clone());
@@ -117,6 +121,7 @@ impl Node {
             auth,
             live: Arc::clone(&live),
             metrics,
+            health,
             compat,
         };
         let sweeper = Sweeper::new(Arc::clone(&realm));
@@ -126,6 +131,9 @@ impl Node {
             tokio::spawn(follower.run(stop.clone())),
             tokio::spawn(upkeep(Arc::clone(&realm), stop.clone())),
             tokio::spawn(tidy(app.clone(), stop.clone())),
+            tokio::spawn(retain(Arc::clone(&realm), stop.clone())),
+            tokio::spawn(checks.run(realm.database().clone(), chrono::Utc::now, stop.clone())),
+            tokio::spawn(what_if::work::run(realm.database().clone(), stop.clone())),
         ];
         let router = routes::router(app, &settings.edge);
         let (limits, stopping) = (settings.server, stop.clone());
@@ -162,6 +170,26 @@ async fn upkeep(realm: Arc<Realm>, stop: CancellationToken) {
         tokio::select! {
             () = stop.cancelled() => return,
             () = tokio::time::sleep(UPKEEP_EVERY) => {}
+        }
+    }
+}
+
+/// Apart from the rest of the upkeep: letting a leaf go waits for readers, however long they read.
+async fn retain(realm: Arc<Realm>, stop: CancellationToken) {
+    loop {
+        let drop_expired = async {
+            match retention::step(&realm).await {
+                Ok(Some(_)) => {}
+                Ok(None) => tokio::time::sleep(UPKEEP_EVERY).await,
+                Err(error) => {
+                    tracing::warn!(%error, "dropping heartbeats past retention");
+                    tokio::time::sleep(UPKEEP_EVERY).await;
+                }
+            }
+        };
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = drop_expired => {}
         }
     }
 }

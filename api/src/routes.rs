@@ -15,12 +15,12 @@ use crate::app::App;
 use crate::compat::{self, Adapters};
 use crate::layers::{self, EdgeSettings};
 use crate::live::{changes, groups, messages, stream, ticket, ws};
-use crate::ops::{self, views};
+use crate::ops::{self, health, views, what_if};
 use crate::presence::{
-    bulk, claims, explain, guards, heartbeat, history, policy, sessions, spans, status,
+    bulk, claims, explain, guards, heartbeat, history, log, policy, sessions, spans, status,
 };
 use crate::problem::ProblemDocument;
-use crate::{extract, import, web};
+use crate::{analytics, extract, import, web};
 
 /// The description's head.
 #[derive(OpenApi)]
@@ -68,7 +68,12 @@ fn described() -> OpenApiRouter<App> {
         .routes(routes!(messages::send_to_group))
         .routes(routes!(messages::broadcast))
         .routes(routes!(history::transitions))
-        .routes(routes!(history::log))
+        .routes(routes!(log::log))
+        .routes(routes!(analytics::occupancy::occupancy))
+        .routes(routes!(analytics::heatmap::heatmap))
+        .routes(routes!(analytics::time::time_in_status))
+        .routes(routes!(analytics::sessions::sessions))
+        .routes(routes!(analytics::day::day))
         .routes(routes!(changes::changes))
         .routes(routes!(stream::stream))
         .routes(routes!(ticket::make))
@@ -76,7 +81,8 @@ fn described() -> OpenApiRouter<App> {
         .routes(routes!(import::http::import))
         .routes(routes!(ops::healthz))
         .routes(routes!(ops::readyz))
-        .routes(routes!(ops::health))
+        .routes(routes!(health::health))
+        .routes(routes!(health::consistency))
         .routes(routes!(ops::metrics))
         .routes(routes!(views::list))
         .routes(routes!(views::rebuild))
@@ -84,6 +90,8 @@ fn described() -> OpenApiRouter<App> {
         .routes(routes!(views::abandon))
         .routes(routes!(views::confirm))
         .routes(routes!(views::take_back))
+        .routes(routes!(what_if::ask, what_if::list))
+        .routes(routes!(what_if::compare, what_if::forget))
         .routes(routes!(ops::noop))
 }
 

@@ -13,6 +13,7 @@
 //! - [`rules`]: the one function from state to status
 //! - [`lapse`]: what time does by itself
 //! - [`command`], [`decide`], [`guard`], [`import`]: from a command to events
+//! - [`what_if`]: one user's history under another policy
 //! - [`shown`]: what others may see; the only place that redacts
 //! - [`aggregate`]: the adapter to cqrs-es, and nothing else
 
@@ -30,6 +31,7 @@ pub mod rules;
 pub mod shown;
 pub mod silence;
 pub mod status;
+pub mod what_if;
 
 pub use command::{Command, Outcome, Refusal};
 pub use decide::{Context, Decision};

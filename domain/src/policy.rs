@@ -57,7 +57,8 @@ impl Default for Policy {
 }
 
 /// What of a policy is to change; the rest stays as it is.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub struct PolicyPatch {
     /// See [`Policy`], as all of these.
     pub heartbeat_ms: Option<u32>,

@@ -10,7 +10,7 @@ use sqlx::{Connection, PgPool};
 use tokio::task::JoinHandle;
 
 use crate::appender::Appender;
-use crate::batch::Beat;
+use crate::batch::{Beat, SystemEvent};
 use crate::clock::SILENCE;
 use crate::db::Database;
 use crate::feed::Feed;
@@ -21,7 +21,7 @@ use crate::revocation::{self, Revocation};
 use crate::roster::Roster;
 use crate::shared::{OnRevoked, Shared};
 use crate::store::{Asked, Executed, PresenceStore};
-use crate::{Error, follow, hint, leaves, load, policy, tail, ticket};
+use crate::{Error, follow, hint, leaves, load, policy, repair, tail, ticket};
 
 /// How long a shutdown tries to append what was accepted, if the database is away.
 pub const SHUTDOWN_MAX: Duration = Duration::from_secs(10);
@@ -69,6 +69,7 @@ pub struct Realm {
     store: PresenceStore,
     policies: Policies,
     database: Database,
+    analysis: PgPool,
     live_secret: [u8; 32],
     tasks: tokio::sync::Mutex<Vec<JoinHandle<()>>>,
 }
@@ -115,7 +116,8 @@ impl Realm {
         let policies = Policies::new(pool, queue);
         let store = PresenceStore::new(Arc::clone(&shared));
         let tasks = tasks.into();
-        let realm = Self { shared, store, policies, database, live_secret, tasks };
+        let analysis = database.analysis_pool();
+        let realm = Self { shared, store, policies, database, analysis, live_secret, tasks };
         // Shown from the start: who watches them should not wonder whether they exist.
         metrics::counter!("rollcall_append_retries_total").increment(0);
         metrics::counter!("rollcall_conflicts_total").increment(0);
@@ -145,6 +147,7 @@ impl Realm {
             }
         }
         deadline.abort();
+        self.analysis.close().await;
         self.shared.pool.close().await;
     }
 
@@ -223,6 +226,11 @@ impl Realm {
         &self.shared.pool
     }
 
+    /// Connections for questions about people in numbers: few, each question bounded in time.
+    pub fn analysis(&self) -> &PgPool {
+        &self.analysis
+    }
+
     /// The way to the database as its owner: for leaves.
     pub fn database(&self) -> &Database {
         &self.database
@@ -231,6 +239,11 @@ impl Realm {
     /// Appends an empty batch: tells the clock, and that somebody listens.
     pub async fn tick(&self) -> Result<(), Error> {
         self.shared.queue.ask(Job::Tick).await
+    }
+
+    /// Appends an event of the system itself; the log's head after it.
+    pub async fn append_system(&self, event: SystemEvent) -> Result<Position, Error> {
+        self.shared.queue.ask(|reply| Job::System(event, reply)).await
     }
 
     /// Moves lazy deadlines on.
@@ -403,6 +416,7 @@ async fn fill(database: &Database, shared: &Shared) -> Result<(), Error> {
         .await?;
     let newest = tail::newest(&mut snapshot).await?;
     let silences = load::silences(&mut *snapshot).await?;
+    shared.set_repairs_heard(repair::newest(&mut snapshot).await?);
     load::everybody(&mut snapshot, |user| {
         shared.names.remember(user.user_id.clone(), user.user_no);
         shared.roster.put(user);

@@ -139,6 +139,26 @@ impl Roster {
         }
     }
 
+    /// Puts a user's repaired state in, even where an event that never was had made a later one.
+    /// `doubted` is the position that was in here before the database was asked: what this node
+    /// has appended since then is newer than either.
+    pub(crate) fn correct(&self, loaded: Loaded, doubted: Position) {
+        let Loaded { user_no, user_id, mut state, position } = loaded;
+        let Some(mut entry) = self.users.get_mut(&user_no) else {
+            return self.put(Loaded { user_no, user_id, state, position });
+        };
+        if position == 0 && entry.position == doubted {
+            // The log knows no such user.
+            self.note_sessions(user_no, &entry.state, &Presence::default());
+            drop(entry);
+            self.users.remove_if(&user_no, |_, entry| entry.position == doubted);
+        } else if entry.position == doubted || position >= entry.position {
+            keep_heartbeats(&mut state, &entry.state);
+            self.note_sessions(user_no, &entry.state, &state);
+            (entry.state, entry.position) = (state, position);
+        }
+    }
+
     /// Notes an accepted heartbeat.
     pub fn beat(
         &self,

@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
+mod alerts;
+mod analytics;
 mod auth;
 mod bad_input;
 mod browser;
@@ -13,11 +15,15 @@ mod compat_login;
 mod compat_planner;
 mod compat_polling;
 mod compat_races;
+mod doctor;
 mod expiry;
+mod export;
 mod faults;
 mod groups;
 mod guards;
 mod harness;
+mod health;
+mod health_system;
 mod heartbeats;
 mod import;
 mod live_changes;
@@ -26,13 +32,17 @@ mod live_race;
 mod live_session;
 mod live_socket;
 mod live_stream;
+mod log_filters;
 mod messages;
 mod operations;
 mod policy;
+mod rebuild;
 mod replay;
+mod retention;
 mod sessions;
 mod spans;
 mod statuses;
+mod takeover;
 mod tidy;
 mod traps_append;
 mod traps_lab;
@@ -46,3 +56,4 @@ mod traps_time;
 mod traps_writing;
 mod views;
 mod visibility;
+mod what_if;

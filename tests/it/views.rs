@@ -14,14 +14,14 @@ use uuid::Uuid;
 const PEOPLE: usize = 6;
 
 /// Everything ends soon: time passes in steps that cost a commit each.
-async fn hasty(nodes: usize) -> World {
+pub(crate) async fn hasty(nodes: usize) -> World {
     let policy =
         Policy { heartbeat_ms: 1_000, lease_ms: 8_000, away_after_ms: 3_000, ..Policy::default() };
     World::with(Options { nodes, policy, ..Options::default() }).await
 }
 
 /// Random logins, heartbeats, logouts, claims, hiding, guards, time-outs and imports.
-async fn live(world: &World, seed: u64, steps: usize) {
+pub(crate) async fn live(world: &World, seed: u64, steps: usize) {
     let mut random = fastrand::Rng::with_seed(seed);
     let mut sessions: Vec<Vec<String>> = vec![Vec::new(); PEOPLE];
     for _ in 0..steps {
@@ -40,8 +40,8 @@ async fn live(world: &World, seed: u64, steps: usize) {
                 user.logout(&session).await;
             }
             4 => {
-                let word = random.choice(["away", "busy", "dnd", "online"]).unwrap();
-                let body = json!({ "status": word, "ttl_ms": random.u32(1_000..20_000) });
+                let status = random.choice(["away", "busy", "dnd", "online"]).unwrap();
+                let body = json!({ "status": status, "ttl_ms": random.u32(1_000..20_000) });
                 user.put(&format!("/v1/users/{name}/claims/manual"), body).await.expect(200);
             }
             5 => {

@@ -13,6 +13,7 @@ use crate::config::{ImportArgs, ImportFormat, LogFormat};
 use crate::import::http::unreadable;
 use crate::import::lines::{Line, Lines};
 use crate::import::pam::PamLog;
+use crate::import::status_csv::StatusCsv;
 use crate::import::{CHUNK_LINES_MAX, Importer, Item, Rejected, Report, ndjson};
 use crate::telemetry;
 
@@ -36,9 +37,9 @@ pub(super) async fn import(args: ImportArgs) -> Result<(), Failure> {
     print(&serde_json::to_string(&report)?)
 }
 
-type Input = Box<dyn AsyncBufRead + Unpin + Send>;
+pub(super) type Input = Box<dyn AsyncBufRead + Unpin + Send>;
 
-async fn open(file: &Path) -> Result<(Input, Option<u64>), Failure> {
+pub(super) async fn open(file: &Path) -> Result<(Input, Option<u64>), Failure> {
     if file == Path::new("-") {
         return Ok((Box::new(BufReader::new(tokio::io::stdin())), None));
     }
@@ -49,7 +50,7 @@ async fn open(file: &Path) -> Result<(Input, Option<u64>), Failure> {
 }
 
 /// Shown on a terminal only.
-fn progress(length: Option<u64>) -> ProgressBar {
+pub(super) fn progress(length: Option<u64>) -> ProgressBar {
     if !std::io::stderr().is_terminal() {
         return ProgressBar::hidden();
     }
@@ -64,16 +65,18 @@ fn progress(length: Option<u64>) -> ProgressBar {
 enum Parser {
     Ndjson,
     Pam(PamLog),
+    StatusCsv(StatusCsv),
 }
 
 impl Parser {
-    fn of(args: &ImportArgs) -> Self {
-        match args.format {
+    async fn of(args: &ImportArgs, lines: &mut Lines<Input>) -> Result<Self, Failure> {
+        Ok(match args.format {
             ImportFormat::Ndjson => Self::Ndjson,
             ImportFormat::Pam => {
                 Self::Pam(PamLog::new(args.year.unwrap_or_else(|| chrono::Utc::now().year())))
             }
-        }
+            ImportFormat::StatusCsv => Self::StatusCsv(header(lines).await?),
+        })
     }
 
     fn parse(&mut self, number: u64, text: &str) -> Result<Option<Item>, Rejected> {
@@ -81,7 +84,17 @@ impl Parser {
             Self::Ndjson if text.trim().is_empty() => Ok(None),
             Self::Ndjson => ndjson::parse(number, text).map(Some),
             Self::Pam(log) => log.parse(number, text),
+            Self::StatusCsv(table) => table.parse(number, text),
         }
+    }
+}
+
+/// The columns of a status table, by its first line.
+pub(super) async fn header(lines: &mut Lines<Input>) -> Result<StatusCsv, Failure> {
+    match lines.next().await? {
+        Some(Line::Text(text)) => Ok(StatusCsv::of_header(&text)?),
+        Some(line @ (Line::TooLong | Line::NotText)) => Err(unreadable(1, &line).detail.into()),
+        None => Err("the file is empty".into()),
     }
 }
 
@@ -91,8 +104,8 @@ async fn read(
     input: Input,
     bar: ProgressBar,
 ) -> Result<Report, Failure> {
-    let mut parser = Parser::of(args);
     let mut lines = Lines::new(input);
+    let mut parser = Parser::of(args, &mut lines).await?;
     let mut importer = Importer::new(realm, None);
     let mut items = Vec::with_capacity(CHUNK_LINES_MAX);
     while let Some(line) = lines.next().await? {

@@ -7,6 +7,7 @@ pub mod http;
 pub mod lines;
 pub mod ndjson;
 pub mod pam;
+pub mod status_csv;
 
 use std::collections::{HashMap, HashSet};
 
@@ -36,6 +37,8 @@ pub struct Item {
     pub user_id: UserId,
     /// What happened to which session, and when.
     pub what: ImportLine,
+    /// What the same line says happened next.
+    pub then: Option<ImportLine>,
     /// The client's own name for the device.
     pub device_id: Option<String>,
 }
@@ -203,30 +206,49 @@ async fn take_users(
 ) -> Result<(UserNo, Known, Vec<Taken>), Error> {
     let mut taken = Vec::with_capacity(items.len());
     for item in items {
-        let identity = (item.what.session, stored_name(item.what.what), item.what.at);
-        if known.contains(&identity) {
-            taken.push(Taken::Skipped);
-            continue;
-        }
-        let line = take_line(realm, actor, user, item).await?;
-        if matches!(line, Taken::Imported(_)) {
-            known.insert(identity);
+        let mut line = take_event(realm, actor, user, &mut known, &item, &item.what).await?;
+        if let (Taken::Imported(_) | Taken::Skipped, Some(then)) = (&line, &item.then) {
+            // A line is there already only where all of it is.
+            line = match take_event(realm, actor, user, &mut known, &item, then).await? {
+                Taken::Skipped => line,
+                taken @ (Taken::Imported(_) | Taken::Rejected(_)) => taken,
+            };
         }
         taken.push(line);
     }
     Ok((user, known, taken))
 }
 
+async fn take_event(
+    realm: &Realm,
+    actor: Option<UserNo>,
+    user: UserNo,
+    known: &mut Known,
+    item: &Item,
+    what: &ImportLine,
+) -> Result<Taken, Error> {
+    let identity = (what.session, stored_name(what.what), what.at);
+    if known.contains(&identity) {
+        return Ok(Taken::Skipped);
+    }
+    let taken = take_line(realm, actor, user, item, what).await?;
+    if matches!(taken, Taken::Imported(_)) {
+        known.insert(identity);
+    }
+    Ok(taken)
+}
+
 async fn take_line(
     realm: &Realm,
     actor: Option<UserNo>,
     user: UserNo,
-    item: Item,
+    item: &Item,
+    what: &ImportLine,
 ) -> Result<Taken, Error> {
     let line = item.line;
-    let detail = item.device_id.map(|id| json!({ "device_id": id }));
+    let detail = item.device_id.as_ref().map(|id| json!({ "device_id": id }));
     let asked = Asked { detail, ..Asked::by(actor) };
-    let executed = match realm.execute(user, &Command::Import(item.what), asked).await {
+    let executed = match realm.execute(user, &Command::Import(what.clone()), asked).await {
         Ok(executed) => executed,
         Err(Error::Refused) => {
             let detail = "the database refuses this line";

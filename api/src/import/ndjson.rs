@@ -50,7 +50,7 @@ pub fn parse(number: u64, text: &str) -> Result<Item, Rejected> {
     let at = DateTime::from_timestamp_micros(parsed.occurred_at.timestamp_micros());
     let at = at.ok_or_else(|| rejected("malformed", "occurred_at is out of range".to_owned()))?;
     let what = ImportLine { what, session: parsed.session_id, at };
-    Ok(Item { line: number, user_id, what, device_id })
+    Ok(Item { line: number, user_id, what, then: None, device_id })
 }
 
 #[cfg(test)]

@@ -55,7 +55,7 @@ impl PamLog {
         };
         let what = ImportLine { what, session, at };
         let device_id = Some(line.host.to_owned());
-        Ok(Some(Item { line: number, user_id, what, device_id }))
+        Ok(Some(Item { line: number, user_id, what, then: None, device_id }))
     }
 
     fn instant(&mut self, time: &str) -> Option<Timestamp> {

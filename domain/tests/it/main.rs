@@ -16,3 +16,4 @@ mod sessions;
 mod settling;
 mod shown;
 mod status;
+mod what_if;

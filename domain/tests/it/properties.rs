@@ -4,7 +4,9 @@ use chrono::TimeDelta;
 use domain::command::{Expect, Expiry, GuardClaim, ImportLine, ImportedChange, Open, SetClaim};
 use domain::decide::decide;
 use domain::lapse::{lease_end, settled};
+use domain::policy::PolicyPatch;
 use domain::shown::shown;
+use domain::what_if::{Span, WhatIf};
 use domain::{
     Audience, Body, Command, Context, Decision, DeviceKind, Outcome, Policy, Presence, Reason,
     Recorded, Refusal, SessionId, Silence, Silences, Status, Timestamp, When, rules,
@@ -305,6 +307,50 @@ fn assert_settles_once(history: &History) {
     }
 }
 
+/// The spans as the log tells them, by a fold of the test's own.
+fn told(events: &[Recorded]) -> Vec<Span> {
+    let mut events: Vec<&Recorded> = events.iter().collect();
+    events.retain(|recorded| recorded.event.body.is_transition());
+    events.sort_by_key(|recorded| (recorded.event.at, recorded.sequence));
+    let mut line: Vec<(Timestamp, Status)> = Vec::new();
+    for recorded in events {
+        // Imported events are written down in another order than that in which they happened.
+        line.retain(|(at, _)| *at != recorded.event.at);
+        line.push((recorded.event.at, recorded.to));
+    }
+    line.dedup_by_key(|(_, status)| *status);
+    let ends = line.iter().skip(1).map(|(at, _)| Some(*at)).chain([None]);
+    let pairs = line.iter().zip(ends);
+    pairs.map(|((from, status), to)| Span { from: *from, to, status: *status }).collect()
+}
+
+/// The same events, where no name of a session is ever used twice: `append` sees to that.
+fn named_apart(events: &[Recorded]) -> Vec<domain::Event> {
+    let mut names = std::collections::HashMap::new();
+    let mut fresh = 100..;
+    let renamed = |recorded: &Recorded| {
+        let event = &recorded.event;
+        let Some(session) = event.body.session() else { return event.clone() };
+        if matches!(event.body, Body::SessionOpened { .. }) {
+            names.insert(session, SessionId::from_u128(fresh.next().unwrap()));
+        }
+        let mut told = serde_json::to_value(event).unwrap();
+        told["session"] = serde_json::json!(names[&session]);
+        serde_json::from_value(told).unwrap()
+    };
+    events.iter().map(renamed).collect()
+}
+
+fn imports(step: &Step) -> bool {
+    matches!(step.command, Command::Import(_) | Command::ImportEnd)
+}
+
+/// How long somebody was anything but offline.
+fn present_ms(spans: &[Span], until: Timestamp) -> i64 {
+    let present = spans.iter().filter(|span| span.status != Status::Offline);
+    present.map(|span| (span.to.unwrap_or(until) - span.from).num_milliseconds()).sum()
+}
+
 fn config() -> ProptestConfig {
     ProptestConfig { cases: CASES, failure_persistence: None, ..ProptestConfig::default() }
 }
@@ -384,5 +430,42 @@ proptest! {
         }
         let stored = serde_json::to_string(&history.state).unwrap();
         prop_assert_eq!(serde_json::from_str::<Presence>(&stored).unwrap(), history.state);
+    }
+
+    #[test]
+    fn under_the_policy_that_was_in_force_history_is_what_it_was(
+        steps in steps(), silences in silences(),
+    ) {
+        let mut history = History::new(silences);
+        for step in steps.iter().filter(|step| !imports(step)) {
+            history.step(step, |_, _, _, _| ());
+        }
+        let settle = Step { command: Command::Settle, pause_ms: 0, age_ms: 0 };
+        history.step(&settle, |_, _, _, _| ());
+        let what_if =
+            WhatIf { patch: PolicyPatch::default(), silences: history.silences.clone() };
+        let events: Vec<_> = history.events.iter().map(|r| r.event.clone()).collect();
+        let spans = what_if.spans(&events, &history.policy, history.now);
+        prop_assert_eq!(spans, told(&history.events));
+    }
+
+    #[test]
+    fn under_a_longer_lease_nobody_is_there_for_a_shorter_time(
+        steps in steps(), silences in silences(), times in 2_u32..9,
+    ) {
+        let mut history = History::new(silences);
+        for step in steps.iter().filter(|step| !imports(step)) {
+            history.step(step, |_, _, _, _| ());
+        }
+        let lease_ms = Some(history.policy.lease_ms * times);
+        let interaction_lease_ms = Some(history.policy.interaction_lease_ms * times);
+        let patch = PolicyPatch { lease_ms, interaction_lease_ms, ..PolicyPatch::default() };
+        let events = named_apart(&history.events);
+        let under = |patch| {
+            let what_if = WhatIf { patch, silences: history.silences.clone() };
+            let spans = what_if.spans(&events, &history.policy, history.now);
+            present_ms(&spans, history.now)
+        };
+        prop_assert!(under(PolicyPatch::default()) <= under(patch));
     }
 }

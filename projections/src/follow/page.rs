@@ -167,7 +167,7 @@ async fn run(
 }
 
 /// Data that no retry makes better: a value that cannot be read, or that breaks a constraint.
-fn is_poison(error: &Error) -> bool {
+pub(crate) fn is_poison(error: &Error) -> bool {
     let Error::Database(error) = error else { return matches!(error, Error::Undecodable(_)) };
     let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code);
     matches!(code.as_deref().and_then(|code| code.get(..2)), Some("22" | "23"))
@@ -214,7 +214,7 @@ async fn set_aside(
     Ok(Step::More)
 }
 
-fn sqlstate(error: &Error) -> String {
+pub(crate) fn sqlstate(error: &Error) -> String {
     let Error::Database(error) = error else { return String::new() };
     let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code);
     code.map(std::borrow::Cow::into_owned).unwrap_or_default()
