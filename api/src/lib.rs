@@ -12,6 +12,7 @@
 //! - [`compare`]: where a system that is being replaced says otherwise
 //! - [`compat`]: the same for the clients of the systems that Rollcall replaces
 //! - [`live`]: long polls, streams and WebSockets
+//! - [`web`]: the files that browsers load
 //! - [`analytics`]: people in numbers; [`formats`]: the files that answers may be
 //! - [`webhooks`]: transitions told to others' servers; [`egress`]: all of them
 //!   handed on to NATS
@@ -45,4 +46,5 @@ pub mod shapes;
 pub mod sweeper;
 pub mod telemetry;
 pub mod viewer;
+pub mod web;
 pub mod webhooks;

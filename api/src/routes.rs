@@ -20,7 +20,7 @@ use crate::presence::{
     bulk, claims, explain, guards, heartbeat, history, log, policy, sessions, spans, status,
 };
 use crate::problem::ProblemDocument;
-use crate::{analytics, extract, import};
+use crate::{analytics, extract, import, web};
 
 /// The description's head.
 #[derive(OpenApi)]
@@ -163,5 +163,5 @@ pub fn router(app: App, edge: &EdgeSettings) -> Router {
         .route("/openapi.json", get(move || async move { extract::Json(document) }))
         .layer(DefaultBodyLimit::max(crate::limits::BODY_BYTES_MAX))
         .with_state(app);
-    layers::edge(router.merge(docs), edge)
+    layers::edge(router.merge(docs).merge(web::router()), edge)
 }

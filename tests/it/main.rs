@@ -6,6 +6,7 @@ mod alerts;
 mod analytics;
 mod auth;
 mod bad_input;
+mod browser;
 mod bulk;
 mod claims;
 mod compat_chat;

@@ -5,17 +5,20 @@
 //! - [`clock`]: the test's time
 //! - [`world`]: nodes on one database, from start to [`World::finish`]; [`node`]: one of them
 //! - [`client`]: HTTP with a token; [`socket`], [`stream`]: live feeds
+//! - [`browser`]: a headless Chromium; [`line`]: a network that goes silent
 //! - [`wait`]: conditions awaited with a bound
 //! - [`process`]: the real binary, and what the fault tests do to it
 //! - [`invariants`]: what holds of every log at any time; [`fold`]: of every view
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
+pub mod browser;
 pub mod client;
 pub mod clock;
 pub mod cluster;
 pub mod fold;
 pub mod invariants;
+pub mod line;
 pub mod node;
 pub mod process;
 pub mod socket;

@@ -35,7 +35,13 @@ pub struct TestNode {
 impl TestNode {
     /// Starts one on a free port.
     pub async fn start(database_url: &str, options: &Options) -> Self {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        Self::start_at(0, database_url, options).await
+    }
+
+    /// Starts one on that port.
+    pub async fn start_at(port: u16, database_url: &str, options: &Options) -> Self {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await.unwrap();
+        let origin = |origin: &String| HeaderValue::from_str(origin).unwrap();
         let settings = NodeSettings {
             database_url: database_url.to_owned(),
             auth: AuthSettings {
@@ -47,7 +53,7 @@ impl TestNode {
             seed: options.policy.clone(),
             queue_max: options.queue_max,
             edge: EdgeSettings {
-                allow_origins: vec![HeaderValue::from_static(ORIGIN)],
+                allow_origins: options.origins.iter().map(origin).collect(),
                 ..EdgeSettings::default()
             },
             live: options.live.clone(),

@@ -14,7 +14,7 @@ use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 
 use crate::client::{self, Client};
 use crate::cluster::{self, TestDatabase};
-use crate::node::TestNode;
+use crate::node::{ORIGIN, TestNode};
 use crate::{clock, invariants};
 
 /// How a test's nodes are to be.
@@ -38,6 +38,8 @@ pub struct Options {
     pub webhook_allow_private: bool,
     /// Where the log is handed on to.
     pub egress: Option<EgressSettings>,
+    /// Whose pages may call.
+    pub origins: Vec<String>,
 }
 
 impl Default for Options {
@@ -52,6 +54,7 @@ impl Default for Options {
             live: LiveSettings::default(),
             webhook_allow_private: true,
             egress: None,
+            origins: vec![ORIGIN.to_owned()],
         }
     }
 }
@@ -105,6 +108,14 @@ impl World {
     /// Stops a node cleanly.
     pub async fn stop_node(&mut self, index: usize) {
         self.nodes.remove(index).stop().await;
+    }
+
+    /// Stops the first node and starts another one at its address.
+    pub async fn restart_node(&mut self) {
+        let address = self.nodes[0].base_url.rsplit_once(':').unwrap().1.parse().unwrap();
+        self.stop_node(0).await;
+        let node = TestNode::start_at(address, &self.database.url, &self.options).await;
+        self.nodes.insert(0, node);
     }
 
     /// Somebody at the first node, with these roles.

@@ -194,7 +194,7 @@ fn etag(items: &[StatusBody], unknown: &[UserId]) -> String {
 }
 
 /// RFC 9110, 13.1.2: weak comparison, a list, or `*`.
-fn matches(given: &HeaderValue, tag: &str) -> bool {
+pub(crate) fn matches(given: &HeaderValue, tag: &str) -> bool {
     let opaque = |tag: &str| tag.trim().trim_start_matches("W/").to_owned();
     let given = given.to_str().unwrap_or_default();
     given.trim() == "*" || given.split(',').any(|other| opaque(other) == opaque(tag))

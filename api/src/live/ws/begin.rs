@@ -76,6 +76,7 @@ async fn begin_with(
             if let Some(login) = resumed.login {
                 return Ok(Begun { login, resume_from, first, unsaid });
             }
+            (device, idle) = (wanted.device.unwrap_or_default(), wanted.idle_ms);
         }
         Some(said) => first = Some(said),
     }

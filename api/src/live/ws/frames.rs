@@ -79,6 +79,12 @@ pub(super) struct Resume {
     pub(super) token: String,
     #[serde(default)]
     pub(super) position: Option<Position>,
+    /// On what the session is that is opened if that one is over.
+    #[serde(default)]
+    pub(super) device: Option<DeviceBody>,
+    /// For how long the person has been idle then.
+    #[serde(default)]
+    pub(super) idle_ms: u32,
 }
 
 /// The words that [`ClientFrame`] knows, each with its fields.
