@@ -1,8 +1,9 @@
 //! One user's history as it would have been under another policy.
 //!
-//! What people and systems *did* stays: logins, heartbeats with what they said of idleness, logouts,
-//! ends that somebody asked for, claims, imports. What *time* did is decided anew, by the rules that
-//! decide the present: each thing done is a command to [`decide`], under the other policy.
+//! What people and systems *did* stays: logins, heartbeats with what they said of idleness,
+//! logouts, ends that somebody asked for, claims, imports. What *time* did is decided anew, by the
+//! rules that decide the present: each thing done is a command to [`decide`], under the other
+//! policy.
 //!
 //! Clients would have behaved differently, too. As far as the log tells:
 //! - Under a shorter lease a session may be over when its next heartbeat comes. The client would
@@ -127,19 +128,7 @@ impl Fold {
             Body::SessionOpened { session, kind, lease_ms, idle_ms, away_after_ms, .. } => {
                 let (session, kind, lease_ms) = (*session, *kind, *lease_ms);
                 let client = Client { session, kind, lease_ms, away_after_ms: *away_after_ms };
-                let outcome = run(self, Some(&client), client.login(*idle_ms));
-                if outcome == (Outcome::Opened { existed: true }) {
-                    run(self, None, Command::Heartbeat { session, idle_ms: *idle_ms });
-                }
-                self.clients.retain(|known| known.session != session);
-                self.clients.push(client);
-                self.ghosts.retain(|ghost| self.state.session(ghost.session).is_some());
-                if let Some(same) = self.ghosts.iter().rposition(|ghost| ghost.is_like(&client)) {
-                    let ghost = self.ghosts.remove(same);
-                    if ghost.session != session {
-                        run(self, None, ghost.logout(Reason::LostCarrier));
-                    }
-                }
+                self.login(client, *idle_ms, run);
             }
             Body::Heartbeat { session, idle_ms, .. } => {
                 let command = Command::Heartbeat { session: *session, idle_ms: *idle_ms };
@@ -210,6 +199,29 @@ impl Fold {
         let mut spans = self.line.closed;
         spans.extend(self.line.open.map(|(from, status)| Span { from, to: None, status }));
         spans
+    }
+
+    /// A login, which ends the session that its client would not have lost.
+    fn login(
+        &mut self,
+        client: Client,
+        idle_ms: u32,
+        mut run: impl FnMut(&mut Self, Option<&Client>, Command) -> Outcome,
+    ) {
+        let session = client.session;
+        let outcome = run(self, Some(&client), client.login(idle_ms));
+        if outcome == (Outcome::Opened { existed: true }) {
+            run(self, None, Command::Heartbeat { session, idle_ms });
+        }
+        self.clients.retain(|known| known.session != session);
+        self.clients.push(client);
+        self.ghosts.retain(|ghost| self.state.session(ghost.session).is_some());
+        if let Some(same) = self.ghosts.iter().rposition(|ghost| ghost.is_like(&client)) {
+            let ghost = self.ghosts.remove(same);
+            if ghost.session != session {
+                run(self, None, ghost.logout(Reason::LostCarrier));
+            }
+        }
     }
 
     /// A sign of life, or, where the session is over under the other policy, a login.

@@ -157,7 +157,7 @@ async fn what_a_killed_worker_left_is_made_whole_by_the_next_one() {
     stop.cancel();
     let worked = work(&database, "again", &stop, |_| ()).await.unwrap();
     assert_eq!(worked, Worked::Stopped);
-    // As one leaves it that is killed: rows of users who are not complete, and its name at the work.
+    // As one that is killed leaves it: rows of users who are not complete, and its name.
     sqlx::raw_sql(
         "insert into what_if_span select 'again', max(user_no), now(), null, 'dnd'
            from current_status;

@@ -2,8 +2,9 @@
 //!
 //! Heartbeats cannot be read by user, only by windows of positions. So each slice reads the whole
 //! log once, in windows, and keeps one compact state for each of its users (some 500 bytes); spans
-//! leave memory as soon as nothing can change them. N users cost `ceil(N / SLICE_USERS)` passes over
-//! the log, in bounded memory. No transaction outlasts a window, a flush or the sum of some users.
+//! leave memory as soon as nothing can change them. N users cost `ceil(N / SLICE_USERS)` passes
+//! over the log, in bounded memory. No transaction outlasts a window, a flush or the sum of some
+//! users.
 
 use std::collections::HashMap;
 use std::time::Duration;
