@@ -112,7 +112,7 @@ pub async fn work(
     let patch = claim.patch.0.clone();
     let what_if = WhatIf { patch, silences: silences(&mut connection).await? };
     let mut work = Work { connection, name, worker, claim, what_if, spans: Vec::new() };
-    let worked = work.all(stop, &mut tell).await;
+    let ended = work.all(stop, &mut tell).await;
     // Whoever comes next need not wait until this one is taken for gone.
     sqlx::query("update what_if set worker = null where name = $1 and worker = $2")
         .bind(name)
@@ -120,7 +120,7 @@ pub async fn work(
         .execute(&mut work.connection)
         .await?;
     work.connection.close().await?;
-    worked
+    ended
 }
 
 /// Takes it, or says again that this worker is at it; none: it is not to be had.
