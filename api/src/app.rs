@@ -5,6 +5,7 @@ use std::sync::Arc;
 use axum::extract::FromRef;
 use domain::{Audience, UserId, UserNo};
 use projections::groups::Groups;
+use projections::health::Health;
 use projections::mailman::Mailman;
 use projections::realm::{Consistency, Seen};
 use projections::{Error, Realm};
@@ -13,6 +14,7 @@ use utoipa::IntoParams;
 
 use crate::auth::{Auth, Caller, Role};
 use crate::compat::Compat;
+use crate::live::Live;
 use crate::problem::Problem;
 use crate::shapes::StatusBody;
 use crate::telemetry::Metrics;
@@ -31,10 +33,14 @@ pub struct App {
     pub mail: Arc<Mailman>,
     /// Tokens and rate limits.
     pub auth: Arc<Auth>,
+    /// Live feeds.
+    pub live: Arc<Live>,
     /// The process' metrics.
     pub metrics: Metrics,
     /// What the adapters remember.
     pub compat: Arc<Compat>,
+    /// What the checks of consistency have found.
+    pub health: Arc<Health>,
 }
 
 impl FromRef<App> for Arc<Auth> {
@@ -107,6 +113,9 @@ impl From<Error> for Problem {
                 Self::unavailable("overtaken", "others keep changing this user; try again")
             }
             Error::Refused => Self::rule("refused", "the database refuses this value"),
+            Error::TooSlow => {
+                Self::unavailable("too_slow", "this takes too long; ask about a smaller window")
+            }
             Error::ShuttingDown => {
                 Self::unavailable("shutting_down", "this node is shutting down; try another")
             }

@@ -9,13 +9,14 @@ use std::time::Duration;
 
 use axum::http::HeaderValue;
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use domain::UserId;
+use domain::{Timestamp, UserId};
 
 use crate::auth::{AuthSettings, ISSUER_DEFAULT, Jwks, KeyError, KeySources, Role, Secret};
 use crate::auth::{load_or_make_secret, load_secret};
 use crate::compat::{Adapters, CompatSettings};
 use crate::layers::EdgeSettings;
 use crate::limits;
+use crate::live::LiveSettings;
 use crate::serve::ServerLimits;
 
 mod upkeep;
@@ -47,6 +48,10 @@ pub enum Command {
     Openapi,
     /// Read history from elsewhere into the log
     Import(ImportArgs),
+    /// Check whether everything is consistent; exit status 3: it is not
+    Doctor(DoctorArgs),
+    /// Write the log to a file, beside a running server or without one
+    Export(ExportArgs),
     /// Build a view anew while the live one serves; goes on where an earlier build was stopped
     Rebuild(RebuildArgs),
     /// Say where a replaced system's table and Rollcall's present disagree; 3 where they do
@@ -114,6 +119,12 @@ pub struct LimitArgs {
         default_value_t = limits::CONNECTIONS_MAX as u32,
         value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub connections_max: u32,
+    /// Live feeds (streams, waiting polls, WebSockets) from one address; this machine's own are not
+    /// counted
+    #[arg(long, env = "ROLLCALL_LIVE_PER_ADDRESS_MAX", value_name = "N",
+        default_value_t = limits::LIVE_PER_ADDRESS_MAX as u32,
+        value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub live_per_address_max: u32,
     /// Commands that may wait for the log; further ones are answered 503
     #[arg(long, env = "ROLLCALL_QUEUE_MAX", default_value_t = 50_000,
         value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
@@ -207,6 +218,14 @@ impl ServeArgs {
         CompatSettings { adapters, chat_login_url }
     }
 
+    /// What live feeds are like.
+    pub fn live_settings(&self) -> LiveSettings {
+        LiveSettings {
+            per_address_max: self.limits.live_per_address_max as usize,
+            ..LiveSettings::default()
+        }
+    }
+
     /// What the listener lets in.
     pub fn server_limits(&self) -> ServerLimits {
         ServerLimits {
@@ -269,8 +288,23 @@ pub enum DbRole {
     Api,
     /// Reads the trail.
     Auditor,
-    /// Reads projections.
+    /// Reads the schema analytics, in which everybody is as others were shown them.
     Analyst,
+}
+
+/// `rollcall doctor`.
+#[derive(Debug, Clone, Args)]
+pub struct DoctorArgs {
+    /// Fold anew from the log what is not as the log says: the present, users' parts of views. The
+    /// log is never touched. Works beside a running server
+    #[arg(long)]
+    pub repair: bool,
+    /// Print the findings as JSON
+    #[arg(long)]
+    pub json: bool,
+    /// The database.
+    #[command(flatten)]
+    pub database: DatabaseArgs,
 }
 
 /// `rollcall import`.
@@ -301,6 +335,50 @@ pub enum ImportFormat {
     StatusCsv,
 }
 
+/// `rollcall export`.
+#[derive(Debug, Clone, Args)]
+pub struct ExportArgs {
+    /// What the file shall hold
+    #[arg(long, value_enum, default_value_t)]
+    pub format: ExportFormat,
+    /// Events that happened at this instant (RFC 3339) or later
+    #[arg(long, value_name = "INSTANT")]
+    pub from: Option<Timestamp>,
+    /// Events that happened before this instant
+    #[arg(long, value_name = "INSTANT")]
+    pub to: Option<Timestamp>,
+    /// Events of these types, separated by commas, such as session_opened,claim_set
+    #[arg(long, value_delimiter = ',', value_name = "TYPE",
+        value_parser = clap::builder::PossibleValuesParser::new(projections::log::NAMES))]
+    pub types: Vec<String>,
+    /// Events about these users, separated by commas
+    #[arg(long, value_delimiter = ',', value_name = "USER")]
+    pub users: Vec<UserId>,
+    /// Heartbeats too
+    #[arg(long)]
+    pub heartbeats: bool,
+    /// The file to write; standard output if not given, or `-`
+    #[arg(long, short, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// The database.
+    #[command(flatten)]
+    pub database: DatabaseArgs,
+}
+
+/// What an export writes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub enum ExportFormat {
+    /// One JSON object a line, as `/v1/log` answers them.
+    #[default]
+    Ndjson,
+    /// A line of names, then a line an event.
+    Csv,
+    /// Apache Parquet.
+    Parquet,
+    /// A batch of CloudEvents 1.0: one JSON array.
+    Cloudevents,
+}
+
 #[allow(clippy::unnecessary_wraps)] // clap's shape of a parser.
 fn secret(text: &str) -> Result<Secret, std::convert::Infallible> {
     Ok(Secret(text.to_owned()))
@@ -326,7 +404,7 @@ fn origin(text: &str) -> Result<HeaderValue, String> {
 }
 
 /// `90s`, `30m`, `8h`, `2d`, and sums such as `1h30m`.
-fn duration(text: &str) -> Result<Duration, String> {
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     let wrong = || format!("{text:?} is not a duration such as 90s, 30m, 8h, 2d or 1h30m");
     let mut seconds = 0_u64;
     for part in text.split_inclusive(|c: char| !c.is_ascii_digit()) {

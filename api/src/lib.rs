@@ -10,10 +10,13 @@
 //! - [`presence`], [`live`], [`ops`], [`import`]: the handlers
 //! - [`compare`]: where a system that is being replaced says otherwise
 //! - [`compat`]: the same for the clients of the systems that Rollcall replaces
+//! - [`live`]: long polls, streams and WebSockets
+//! - [`analytics`]: people in numbers; [`formats`]: the files that answers may be
 //! - [`auth`], [`limits`], [`extract`], [`problem`]: who may, how much, and how it is refused
 //! - [`serve`], [`layers`], [`telemetry`]: the listener, what surrounds every route, logs, metrics
 //! - [`embedded`]: the private PostgreSQL
 
+pub mod analytics;
 pub mod app;
 pub mod auth;
 pub mod cli;
@@ -22,6 +25,7 @@ pub mod compat;
 pub mod config;
 pub mod embedded;
 pub mod extract;
+pub mod formats;
 pub mod import;
 pub mod layers;
 pub mod limits;

@@ -47,14 +47,60 @@ pub const CONNECTIONS_MAX: usize = 20_000;
 /// Longest request head (line and headers), in bytes.
 pub const HEAD_BYTES_MAX: usize = 128 * 1024;
 
+/// Between two looks at the log for one who waits.
+pub const LOG_LOOK_EVERY: Duration = Duration::from_millis(100);
+
 /// Requests per second and subject.
 pub const RATE_PER_SECOND: u32 = 200;
 /// Requests that a subject may send at once after a pause.
 pub const RATE_BURST: u32 = 1_000;
 
+/// Changes that a client may have missed and still be told of one by one; beyond: a snapshot.
+pub const MISSED_MAX: usize = 10_000;
+/// Changes that may wait for one listener; one more, and it is told so and dropped.
+pub const LISTENER_QUEUE_MAX: usize = 1_024;
+/// Longest wait of a long poll.
+pub const POLL_WAIT_MAX: Duration = Duration::from_secs(30);
+/// Users of a snapshot of everybody; where there are more, name some.
+pub const SNAPSHOT_USERS_MAX: usize = 100_000;
+/// Users on the watch list of one WebSocket.
+pub const WATCHED_USERS_MAX: usize = 10_000;
+/// Groups on one watch list.
+pub const WATCHED_GROUPS_MAX: usize = 100;
+/// Longest name of a group, in bytes.
+pub const GROUP_NAME_LENGTH_MAX: usize = 128;
+/// How often the members of watched groups are looked up.
+pub const GROUPS_LOOK_EVERY: Duration = Duration::from_secs(1);
+/// Live feeds (streams, waiting polls, WebSockets) of one user on one node; services: no limit.
+pub const LIVE_PER_USER_MAX: usize = 64;
+/// Live feeds from one address (IPv6: one /64) on one node; this machine's own: no limit.
+pub const LIVE_PER_ADDRESS_MAX: usize = 2_000;
+/// A stream says that it is alive when it was silent for so long.
+pub const STREAM_ALIVE_EVERY: Duration = Duration::from_secs(15);
+/// How long a WebSocket's first frame is waited for, before a session is opened.
+pub const RESUME_WAIT: Duration = Duration::from_millis(250);
+/// How often the server pings a WebSocket.
+pub const PING_EVERY: Duration = Duration::from_secs(25);
+/// How long the answer to a ping may take.
+pub const PONG_MAX: Duration = Duration::from_secs(10);
+/// How long a WebSocket may take to accept what is sent.
+pub const FRAME_SEND_MAX: Duration = Duration::from_secs(10);
+/// How long a closing handshake may take.
+pub const SOCKET_CLOSE_MAX: Duration = Duration::from_secs(1);
+/// Longest frame or message that a client may send, in bytes.
+pub const FRAME_BYTES_MAX: usize = 64 * 1024;
+/// Frames per second that one WebSocket may send.
+pub const FRAMES_PER_SECOND: u32 = 50;
+/// Frames that one WebSocket may send at once after a pause.
+pub const FRAMES_BURST: u32 = 200;
+/// Frames other than changes that may wait for one WebSocket.
+pub const DELIVERIES_MAX: usize = 256;
+
 /// Routes that outlast [`REQUEST_TIME_MAX`] by design: long polls bound themselves by `wait_ms`,
-/// streams by [`BODY_IDLE_MAX`]. Route templates as given to the router.
-pub const UNTIMED_ROUTES: &[&str] = &["/v1/import"];
+/// uploads by [`BODY_IDLE_MAX`], live feeds by who reads them. Route templates as given to the
+/// router.
+pub const UNTIMED_ROUTES: &[&str] =
+    &["/v1/import", "/v1/log", "/v1/changes", "/v1/stream", "/v1/ws"];
 
 type Limiter<C> =
     RateLimiter<u64, DashMapStateStore<u64>, C, NoOpMiddleware<<C as Clock>::Instant>>;

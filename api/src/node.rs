@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use domain::Policy;
 use projections::groups::Groups;
+use projections::health::Health;
 use projections::mailman::Mailman;
 use projections::realm::RealmOptions;
-use projections::{Realm, leaves, messages, what_if};
+use projections::{Realm, leaves, messages, retention, what_if};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -18,6 +19,8 @@ use crate::auth::{self, Auth, AuthSettings};
 use crate::compat::{Compat, CompatSettings};
 use crate::layers::EdgeSettings;
 use crate::limits::RateLimits;
+use crate::live::follow::Follower;
+use crate::live::{Live, LiveSettings, watch};
 use crate::serve::{ServerLimits, serve};
 use crate::sweeper::Sweeper;
 use crate::{routes, telemetry};
@@ -40,6 +43,8 @@ pub struct NodeSettings {
     pub queue_max: usize,
     /// What the edge is like.
     pub edge: EdgeSettings,
+    /// What live feeds are like.
+    pub live: LiveSettings,
     /// What the listener lets in.
     pub server: ServerLimits,
     /// Which replaced systems' clients are served.
@@ -55,6 +60,8 @@ pub struct Node {
     pub realm: Arc<Realm>,
     /// Its mailman.
     pub mail: Arc<Mailman>,
+    /// Its live feeds.
+    pub live: Arc<Live>,
     stop: CancellationToken,
     serving: JoinHandle<()>,
     background: Vec<JoinHandle<()>>,
@@ -84,6 +91,8 @@ impl Node {
         let auth = Arc::new(Auth::new(settings.auth, settings.rate).await?);
         let compat = Arc::new(Compat::new(settings.compat)?);
         let revoked = Arc::clone(&auth);
+        // First: what is counted before there is a recorder is lost.
+        let metrics = telemetry::install_metrics();
         let realm = Realm::join(RealmOptions {
             url: settings.database_url,
             queue_max: settings.queue_max,
@@ -96,30 +105,40 @@ impl Node {
         })
         .await?;
         let realm = Arc::new(realm);
-        let metrics = telemetry::install_metrics();
         let groups = Arc::new(Groups::new(realm.pool().clone()));
         let mail = Arc::new(Mailman::new(realm.pool().clone()).await?);
+        let health = Arc::new(Health::default());
+        let checks = Arc::clone(&health);
+        let stop = CancellationToken::new();
+        let origins = settings.edge.allow_origins.clone();
+        let live = Live::new(settings.live, watch::no_groups(), origins, stop.clone());
+        let follower = Follower::new(Arc::clone(&realm), Arc::clone(&live.hub));
+        let live = Arc::new(live);
         let app = App {
             realm: Arc::clone(&realm),
             groups,
             mail: Arc::clone(&mail),
             auth,
+            live: Arc::clone(&live),
             metrics,
+            health,
             compat,
         };
-        let stop = CancellationToken::new();
         let sweeper = Sweeper::new(Arc::clone(&realm));
         let background = vec![
             tokio::spawn(sweeper.run(stop.clone())),
             tokio::spawn(Arc::clone(&mail).run(realm.database().clone(), stop.clone())),
+            tokio::spawn(follower.run(stop.clone())),
             tokio::spawn(upkeep(Arc::clone(&realm), stop.clone())),
             tokio::spawn(tidy(app.clone(), stop.clone())),
+            tokio::spawn(retain(Arc::clone(&realm), stop.clone())),
+            tokio::spawn(checks.run(realm.database().clone(), chrono::Utc::now, stop.clone())),
             tokio::spawn(what_if::work::run(realm.database().clone(), stop.clone())),
         ];
         let router = routes::router(app, &settings.edge);
         let (limits, stopping) = (settings.server, stop.clone());
         let serving = tokio::spawn(async move { serve(listener, router, &limits, stopping).await });
-        Ok(Self { address, realm, mail, stop, serving, background })
+        Ok(Self { address, realm, mail, live, stop, serving, background })
     }
 
     /// Answers what was accepted, then leaves the realm.
@@ -151,6 +170,26 @@ async fn upkeep(realm: Arc<Realm>, stop: CancellationToken) {
         tokio::select! {
             () = stop.cancelled() => return,
             () = tokio::time::sleep(UPKEEP_EVERY) => {}
+        }
+    }
+}
+
+/// Apart from the rest of the upkeep: letting a leaf go waits for readers, however long they read.
+async fn retain(realm: Arc<Realm>, stop: CancellationToken) {
+    loop {
+        let drop_expired = async {
+            match retention::step(&realm).await {
+                Ok(Some(_)) => {}
+                Ok(None) => tokio::time::sleep(UPKEEP_EVERY).await,
+                Err(error) => {
+                    tracing::warn!(%error, "dropping heartbeats past retention");
+                    tokio::time::sleep(UPKEEP_EVERY).await;
+                }
+            }
+        };
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = drop_expired => {}
         }
     }
 }

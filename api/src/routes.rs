@@ -14,13 +14,13 @@ use utoipa_axum::routes;
 use crate::app::App;
 use crate::compat::{self, Adapters};
 use crate::layers::{self, EdgeSettings};
-use crate::live::{groups, messages};
-use crate::ops::{self, views, what_if};
+use crate::live::{changes, groups, messages, stream, ticket, ws};
+use crate::ops::{self, health, views, what_if};
 use crate::presence::{
-    bulk, claims, explain, guards, heartbeat, history, policy, sessions, spans, status,
+    bulk, claims, explain, guards, heartbeat, history, log, policy, sessions, spans, status,
 };
 use crate::problem::ProblemDocument;
-use crate::{extract, import};
+use crate::{analytics, extract, import};
 
 /// The description's head.
 #[derive(OpenApi)]
@@ -68,11 +68,21 @@ fn described() -> OpenApiRouter<App> {
         .routes(routes!(messages::send_to_group))
         .routes(routes!(messages::broadcast))
         .routes(routes!(history::transitions))
-        .routes(routes!(history::log))
+        .routes(routes!(log::log))
+        .routes(routes!(analytics::occupancy::occupancy))
+        .routes(routes!(analytics::heatmap::heatmap))
+        .routes(routes!(analytics::time::time_in_status))
+        .routes(routes!(analytics::sessions::sessions))
+        .routes(routes!(analytics::day::day))
+        .routes(routes!(changes::changes))
+        .routes(routes!(stream::stream))
+        .routes(routes!(ticket::make))
+        .routes(routes!(ws::open))
         .routes(routes!(import::http::import))
         .routes(routes!(ops::healthz))
         .routes(routes!(ops::readyz))
-        .routes(routes!(ops::health))
+        .routes(routes!(health::health))
+        .routes(routes!(health::consistency))
         .routes(routes!(ops::metrics))
         .routes(routes!(views::list))
         .routes(routes!(views::rebuild))

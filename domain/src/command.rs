@@ -27,6 +27,15 @@ pub enum Command {
         /// Why.
         reason: Reason,
     },
+    /// Ends a session of which nothing was heard since; nothing, if something was. Repeatable.
+    CloseSilent {
+        /// Which session.
+        session: SessionId,
+        /// Its latest sign of life that the asker knows of.
+        last_seen: Timestamp,
+        /// Why.
+        reason: Reason,
+    },
     /// Ends all live sessions.
     CloseAll {
         /// Why.

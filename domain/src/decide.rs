@@ -51,6 +51,7 @@ pub fn decide(base: Presence, command: &Command, context: &Context<'_>) -> Decis
         Command::Open(_)
         | Command::Resume { .. }
         | Command::Close { .. }
+        | Command::CloseSilent { .. }
         | Command::CloseAll { .. }
         | Command::SetClaim(_)
         | Command::ClearClaim { .. }
@@ -221,6 +222,12 @@ impl<'a> Draft<'a> {
             }
             Command::Close { session, reason } => {
                 let count = usize::from(self.close(*session, *reason));
+                Ok(Outcome::Closed { count })
+            }
+            Command::CloseSilent { session, last_seen, reason } => {
+                let live = self.state.session(*session);
+                let silent = live.is_some_and(|live| live.last_seen <= *last_seen);
+                let count = usize::from(silent && self.close(*session, *reason));
                 Ok(Outcome::Closed { count })
             }
             Command::CloseAll { reason } => {

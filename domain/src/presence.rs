@@ -171,6 +171,10 @@ impl Presence {
         // Before, so that it outlasts a session that this event ends. `append` does the same.
         self.note_last_seen();
         self.apply_body(at, &event.body);
+        if matches!(event.body, Body::SessionResumed { .. }) {
+            // A sign of life itself, which `append` has taken in by then.
+            self.note_last_seen();
+        }
         self.status = rules::status(self).0;
         let first = self.own_since.is_none();
         if self.status != status || first {

@@ -66,6 +66,20 @@ pub fn shown(state: &Presence, audience: Audience) -> Shown {
     }
 }
 
+/// A status before and after a transition, as `audience` is shown them. `invisible`: whether the
+/// user was invisible before it, and after it.
+pub fn transition(
+    [from, to]: [Status; 2],
+    [was_invisible, is_invisible]: [bool; 2],
+    audience: Audience,
+) -> [Status; 2] {
+    let veil = |status, invisible| match audience {
+        Audience::Others if invisible => Status::Offline,
+        Audience::Others | Audience::Entitled => status,
+    };
+    [veil(from, was_invisible), veil(to, is_invisible)]
+}
+
 fn veiled_last_seen(state: &Presence) -> Option<Timestamp> {
     state.veil.as_ref().map_or_else(|| state.latest_seen(), |veil| veil.last_seen)
 }

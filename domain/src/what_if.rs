@@ -13,6 +13,9 @@
 //!   which would not have needed it: the old session ends there, and the new one goes on. (The log
 //!   has no names of devices: of two phones one may be taken for the other.) An administrator who
 //!   ended sessions would have ended these, too.
+//! - Where heartbeats are no longer kept, nobody can tell what another lease would have done: what
+//!   happened there stays as it was. Whoever was live when the heartbeats begin that are kept is
+//!   taken to have been seen then, so within one lease of that instant ends are an estimate.
 //! - That clients would send heartbeats at another pace is beyond what can be told.
 //!
 //! Where the policy in force was changed in between, only what the patch names is otherwise.
@@ -54,6 +57,7 @@ pub struct Fold {
     clients: Vec<Client>,
     ghosts: Vec<Client>,
     line: Line,
+    begun: bool,
 }
 
 /// A session as its client was told at login.
@@ -118,6 +122,36 @@ impl Fold {
         self.line.push(event.at, status);
     }
 
+    /// The next transition of the user's own, of a time whose heartbeats are gone.
+    pub fn as_it_was(&mut self, event: &Event) {
+        if let Some(session) = event.body.session().filter(|_| is_end_or_begin(&event.body)) {
+            self.clients.retain(|client| client.session != session);
+        }
+        self.clients.extend(Client::of(&event.body));
+        self.state.apply(event);
+        self.line.push(event.at, self.state.status);
+    }
+
+    /// From here on there are heartbeats. Said again, it changes nothing.
+    pub fn begin(&mut self, what_if: &WhatIf, heartbeats_from: Timestamp) {
+        if std::mem::replace(&mut self.begun, true) {
+            return;
+        }
+        let patch = &what_if.patch;
+        for session in &mut self.state.sessions {
+            session.beat(heartbeats_from, session.idle_ms);
+            let (lease_ms, away_after_ms) = match session.away_after_ms {
+                Some(was) => {
+                    let away_after_ms = patch.interaction_away_after_ms.unwrap_or(was);
+                    (patch.interaction_lease_ms, Some(away_after_ms))
+                }
+                None => (patch.lease_ms, None),
+            };
+            session.lease_ms = lease_ms.unwrap_or(session.lease_ms);
+            session.away_after_ms = away_after_ms;
+        }
+    }
+
     /// The next event of the user's own.
     pub fn take(&mut self, what_if: &WhatIf, event: &Event, in_force: &Policy) {
         let at = event.at;
@@ -125,10 +159,10 @@ impl Fold {
             fold.run(what_if, &what_if.policy(in_force, client), at, &command)
         };
         match &event.body {
-            Body::SessionOpened { session, kind, lease_ms, idle_ms, away_after_ms, .. } => {
-                let (session, kind, lease_ms) = (*session, *kind, *lease_ms);
-                let client = Client { session, kind, lease_ms, away_after_ms: *away_after_ms };
-                self.login(client, *idle_ms, run);
+            Body::SessionOpened { idle_ms, .. } => {
+                if let Some(client) = Client::of(&event.body) {
+                    self.login(client, *idle_ms, run);
+                }
             }
             Body::Heartbeat { session, idle_ms, .. } => {
                 let command = Command::Heartbeat { session: *session, idle_ms: *idle_ms };
@@ -257,7 +291,35 @@ impl Fold {
     }
 }
 
+const fn is_end_or_begin(body: &Body) -> bool {
+    match body {
+        Body::SessionOpened { .. } | Body::SessionClosed { .. } | Body::SessionExpired { .. } => {
+            true
+        }
+        Body::SessionResumed { .. }
+        | Body::Heartbeat { .. }
+        | Body::ActivityChanged { .. }
+        | Body::ClaimSet { .. }
+        | Body::ClaimCleared { .. }
+        | Body::ClaimExpired { .. }
+        | Body::VisibilityChanged { .. }
+        | Body::ActionAllowed { .. }
+        | Body::ActionRefused { .. }
+        | Body::Corrected { .. }
+        | Body::UserErased {} => false,
+    }
+}
+
 impl Client {
+    /// The one that a login is of.
+    const fn of(body: &Body) -> Option<Self> {
+        let Body::SessionOpened { session, kind, lease_ms, away_after_ms, .. } = body else {
+            return None;
+        };
+        let (session, kind, lease_ms) = (*session, *kind, *lease_ms);
+        Some(Self { session, kind, lease_ms, away_after_ms: *away_after_ms })
+    }
+
     fn login(&self, idle_ms: u32) -> Command {
         let (session, kind) = (self.session, self.kind);
         let interaction_driven = self.away_after_ms.is_some();

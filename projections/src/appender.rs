@@ -264,6 +264,9 @@ impl Appender {
         } else {
             shared.behind.notify_one();
         }
+        if !replies.is_empty() {
+            shared.appended.notify_one();
+        }
         load.reply(&beaten, replies, answer.head);
     }
 

@@ -15,10 +15,17 @@ pub const SCHEMA: &str = "rollcall";
 pub const SERVER_VERSION_MIN: i32 = 150_000;
 /// Connections for reads of requests.
 pub const READ_CONNECTIONS_MAX: u32 = 16;
+/// Connections for questions about people in numbers: few, so that these hold up nobody else.
+pub const ANALYSIS_CONNECTIONS_MAX: u32 = 4;
+/// How long such a question may take: less than the request that asks it.
+pub const ANALYSIS_TIME_MAX: Duration = Duration::from_secs(9);
 /// How long a read waits for a connection.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
 
 static MIGRATIONS: Migrator = sqlx::migrate!("../migrations");
+
+/// Connections of which nobody outside this crate needs to know more.
+pub type Pool = PgPool;
 
 /// How to reach one realm's database.
 #[derive(Debug, Clone)]
@@ -52,8 +59,19 @@ impl Database {
 
     /// Connections for the reads of requests, as the server.
     pub fn pool(&self) -> PgPool {
+        Self::served(self.options.clone(), READ_CONNECTIONS_MAX)
+    }
+
+    /// Connections for questions about people in numbers, as the server.
+    pub fn analysis_pool(&self) -> PgPool {
+        let time_max = ANALYSIS_TIME_MAX.as_millis();
+        let options = self.options.clone().options([("statement_timeout", time_max.to_string())]);
+        Self::served(options, ANALYSIS_CONNECTIONS_MAX)
+    }
+
+    fn served(options: PgConnectOptions, connections_max: u32) -> PgPool {
         PgPoolOptions::new()
-            .max_connections(READ_CONNECTIONS_MAX)
+            .max_connections(connections_max)
             .acquire_timeout(ACQUIRE_TIMEOUT)
             .after_connect(|connection, _| {
                 Box::pin(async move {
@@ -61,7 +79,7 @@ impl Database {
                     Ok(())
                 })
             })
-            .connect_lazy_with(self.options.clone())
+            .connect_lazy_with(options)
     }
 
     /// Hears what nodes tell each other, over a connection of its own.

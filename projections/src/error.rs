@@ -15,6 +15,9 @@ pub enum Error {
     /// The server is going down.
     #[error("the server is shutting down")]
     ShuttingDown,
+    /// A question about people in numbers takes longer than it may.
+    #[error("the question takes too long")]
+    TooSlow,
     /// A stored event or state cannot be read.
     #[error("stored data cannot be read: {0}")]
     Undecodable(String),

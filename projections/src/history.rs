@@ -36,7 +36,7 @@ pub struct LoggedEvent {
     pub data: Map<String, Value>,
 }
 
-const SELECT: &str = "select e.position, e.type::text as type, e.sequence, e.session_id,
+pub(crate) const SELECT: &str = "select e.position, e.type::text as type, e.sequence, e.session_id,
         e.from_status::text as from_status, e.to_status::text as to_status, e.occurred_at,
         e.recorded_at, e.reason::text as reason, e.idle_ms, e.data, d.detail, w.word,
         u.user_id, a.user_id as actor
@@ -86,37 +86,7 @@ pub async fn head(pool: &PgPool) -> Result<Position, Error> {
     Ok(head.unwrap_or_default())
 }
 
-/// Positions that one statement looks through for heartbeats, which have no tree to walk.
-const WINDOW: Position = 20_000;
-
-/// Events in position order, above a position and up to `head`; heartbeats only where asked for.
-pub async fn log(
-    pool: &PgPool,
-    after: Position,
-    head: Position,
-    heartbeats: bool,
-    limit: usize,
-) -> Result<Vec<LoggedEvent>, Error> {
-    let window = if heartbeats { WINDOW } else { Position::MAX };
-    let statement = format!(
-        "{SELECT} where e.position > $1 and e.position <= $2 and (e.class = 'T' or $3)
-         order by e.position limit $4"
-    );
-    let mut events = Vec::new();
-    let mut from = after;
-    while from < head && events.len() < limit {
-        let to = from.saturating_add(window).min(head);
-        let missing = (limit - events.len()) as i64;
-        let query = sqlx::query(&statement).bind(from).bind(to).bind(heartbeats).bind(missing);
-        for row in query.fetch_all(pool).await? {
-            events.push(read(&row)?);
-        }
-        from = to;
-    }
-    Ok(events)
-}
-
-fn read(row: &PgRow) -> Result<LoggedEvent, Error> {
+pub(crate) fn read(row: &PgRow) -> Result<LoggedEvent, Error> {
     let name: String = row.try_get("type")?;
     let word: Option<String> = row.try_get("word")?;
     let mut data = match row.try_get::<Option<Value>, _>("data")? {

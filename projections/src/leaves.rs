@@ -74,16 +74,18 @@ pub async fn remove(database: &Database, leaf: &str) -> Result<(), Error> {
     connection.execute("set lock_timeout = '1s'").await?;
     let detach = format!("alter table event_h detach partition {leaf} concurrently");
     let finalize = format!("alter table event_h detach partition {leaf} finalize");
-    let mut statement = &detach;
     loop {
+        // Whoever did this before may have been interrupted anywhere. Once the first half is done,
+        // the leaf takes no more rows, and only has to be let go.
+        let statement = match state(&mut connection, &leaf).await? {
+            State::Attached => &detach,
+            State::Pending => &finalize,
+            State::Detached => break,
+        };
         match connection.execute(statement.as_str()).await {
             Ok(_) => break,
             Err(error) if is_lock_timeout(&error) => tokio::time::sleep(LOCK_TIMEOUT).await,
             Err(error) => return Err(error.into()),
-        }
-        // The first half is done: the leaf takes no more rows, and only has to be let go.
-        if is_pending(&mut connection, &leaf).await? {
-            statement = &finalize;
         }
     }
     connection.execute(format!("drop table {leaf}").as_str()).await?;
@@ -91,14 +93,25 @@ pub async fn remove(database: &Database, leaf: &str) -> Result<(), Error> {
     Ok(())
 }
 
-async fn is_pending(connection: &mut PgConnection, leaf: &str) -> Result<bool, Error> {
+/// How far a removal has come.
+enum State {
+    Attached,
+    Pending,
+    Detached,
+}
+
+async fn state(connection: &mut PgConnection, leaf: &str) -> Result<State, Error> {
     let pending: Option<bool> = sqlx::query_scalar(
         "select inhdetachpending from pg_inherits where inhrelid = $1::regclass",
     )
     .bind(leaf)
     .fetch_optional(connection)
     .await?;
-    Ok(pending.unwrap_or_default())
+    Ok(match pending {
+        Some(false) => State::Attached,
+        Some(true) => State::Pending,
+        None => State::Detached,
+    })
 }
 
 fn is_lock_timeout(error: &sqlx::Error) -> bool {
@@ -106,7 +119,7 @@ fn is_lock_timeout(error: &sqlx::Error) -> bool {
 }
 
 /// Leaves are named by [`make`] alone.
-fn identifier(leaf: &str) -> Result<String, Error> {
+pub(crate) fn identifier(leaf: &str) -> Result<String, Error> {
     let plain = leaf.starts_with("event_h_") && leaf[8..].bytes().all(|b| b.is_ascii_digit());
     if plain { Ok(leaf.to_owned()) } else { Err(Error::Unsupported(format!("no leaf: {leaf}"))) }
 }

@@ -16,13 +16,21 @@
 //! - [`policy`]: the event-sourced policy and its relay into the log
 //! - [`history`]: what was, read from the log; [`spans`]: the same as intervals
 //! - [`follow`]: what follows the log; [`views`]: the SQL of each view
+//! - [`health`]: whether all of it is consistent
+//! - [`repair`]: what is made from the log, made again; [`retention`]: heartbeats past their time
+//! - [`log`]: the log, filtered, page by page
+//! - [`analytics`]: people in numbers
 //! - [`present`]: the present for whoever is no node
 //! - [`what_if`]: history under another policy, beside the views
 //! - [`due`]: what the sweeper looks for; [`leaves`]: partitions of the log
 //! - [`revocation`]: tokens no longer believed
 //! - [`groups`]: who belongs to which; [`messages`]: what is sent and waits; [`mailman`]: hands it
 //!   to whoever is live on this node
+//! - [`feed`]: the log's transitions for live feeds; [`hint`]: nodes wake each other
+//! - [`history`]: what was, read from the log
+//! - [`revocation`]: tokens no longer believed; [`ticket`]: what stands for a token, once
 
+pub mod analytics;
 pub mod appender;
 pub mod batch;
 pub mod clock;
@@ -30,11 +38,15 @@ pub(crate) mod columns;
 pub mod db;
 pub mod due;
 pub mod error;
+pub mod feed;
 pub mod follow;
 pub mod groups;
+pub mod health;
+pub mod hint;
 pub mod history;
 pub mod leaves;
 pub mod load;
+pub mod log;
 pub mod mailman;
 pub mod messages;
 pub mod names;
@@ -42,12 +54,15 @@ pub mod policy;
 pub mod present;
 pub mod queue;
 pub mod realm;
+pub mod repair;
+pub mod retention;
 pub mod revocation;
 pub mod roster;
 pub mod shared;
 pub mod spans;
 pub mod store;
 pub mod tail;
+pub mod ticket;
 pub mod views;
 pub mod what_if;
 

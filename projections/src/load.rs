@@ -30,11 +30,11 @@ pub struct Loaded {
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub struct StoredState {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    claims: Vec<Claim>,
+    pub(crate) claims: Vec<Claim>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    veil: Option<Veil>,
+    pub(crate) veil: Option<Veil>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    imported: Option<Box<Imported>>,
+    pub(crate) imported: Option<Box<Imported>>,
 }
 
 impl StoredState {

@@ -10,9 +10,10 @@ use sqlx::{Connection, PgPool};
 use tokio::task::JoinHandle;
 
 use crate::appender::Appender;
-use crate::batch::Beat;
+use crate::batch::{Beat, SystemEvent};
 use crate::clock::SILENCE;
 use crate::db::Database;
+use crate::feed::Feed;
 use crate::names::Names;
 use crate::policy::Policies;
 use crate::queue::{Beaten, Job, Queue};
@@ -20,7 +21,7 @@ use crate::revocation::{self, Revocation};
 use crate::roster::Roster;
 use crate::shared::{OnRevoked, Shared};
 use crate::store::{Asked, Executed, PresenceStore};
-use crate::{Error, follow, leaves, load, policy, tail};
+use crate::{Error, follow, hint, leaves, load, policy, repair, tail, ticket};
 
 /// How long a shutdown tries to append what was accepted, if the database is away.
 pub const SHUTDOWN_MAX: Duration = Duration::from_secs(10);
@@ -68,6 +69,8 @@ pub struct Realm {
     store: PresenceStore,
     policies: Policies,
     database: Database,
+    analysis: PgPool,
+    live_secret: [u8; 32],
     tasks: tokio::sync::Mutex<Vec<JoinHandle<()>>>,
 }
 
@@ -97,13 +100,24 @@ impl Realm {
         let shared = Arc::new(shared);
         fill(&database, &shared).await?;
         let appender = Appender::new(database.clone(), Arc::clone(&shared), jobs);
-        let tail = tail::run(database.clone(), Arc::clone(&shared), shared.stopping.clone());
-        let follow = follow::run(database.clone(), Arc::clone(&shared), shared.stopping.clone());
-        let tasks =
-            vec![tokio::spawn(appender.run()), tokio::spawn(tail), tokio::spawn(follow)].into();
+        let (stop, node) = (&shared.stopping, uuid::Uuid::new_v4());
+        let tail = tail::run(database.clone(), Arc::clone(&shared), stop.clone());
+        let tell = hint::tell(database.clone(), Arc::clone(&shared), node, stop.clone());
+        let listen = hint::listen(database.clone(), Arc::clone(&shared), node, stop.clone());
+        let follow = follow::run(database.clone(), Arc::clone(&shared), stop.clone());
+        let tasks = vec![
+            tokio::spawn(appender.run()),
+            tokio::spawn(tail),
+            tokio::spawn(tell),
+            tokio::spawn(listen),
+            tokio::spawn(follow),
+        ];
+        let live_secret = ticket::secret(&shared.pool).await?;
         let policies = Policies::new(pool, queue);
         let store = PresenceStore::new(Arc::clone(&shared));
-        let realm = Self { shared, store, policies, database, tasks };
+        let tasks = tasks.into();
+        let analysis = database.analysis_pool();
+        let realm = Self { shared, store, policies, database, analysis, live_secret, tasks };
         // Shown from the start: who watches them should not wonder whether they exist.
         metrics::counter!("rollcall_append_retries_total").increment(0);
         metrics::counter!("rollcall_conflicts_total").increment(0);
@@ -133,6 +147,7 @@ impl Realm {
             }
         }
         deadline.abort();
+        self.analysis.close().await;
         self.shared.pool.close().await;
     }
 
@@ -211,6 +226,11 @@ impl Realm {
         &self.shared.pool
     }
 
+    /// Connections for questions about people in numbers: few, each question bounded in time.
+    pub fn analysis(&self) -> &PgPool {
+        &self.analysis
+    }
+
     /// The way to the database as its owner: for leaves.
     pub fn database(&self) -> &Database {
         &self.database
@@ -219,6 +239,11 @@ impl Realm {
     /// Appends an empty batch: tells the clock, and that somebody listens.
     pub async fn tick(&self) -> Result<(), Error> {
         self.shared.queue.ask(Job::Tick).await
+    }
+
+    /// Appends an event of the system itself; the log's head after it.
+    pub async fn append_system(&self, event: SystemEvent) -> Result<Position, Error> {
+        self.shared.queue.ask(|reply| Job::System(event, reply)).await
     }
 
     /// Moves lazy deadlines on.
@@ -364,6 +389,16 @@ impl Realm {
         Ok(answers)
     }
 
+    /// A reader of transitions, for live feeds.
+    pub fn feed(&self) -> Feed {
+        Feed::new(self.database.clone())
+    }
+
+    /// What resume tokens are signed with, the same on every node.
+    pub fn live_secret(&self) -> &[u8; 32] {
+        &self.live_secret
+    }
+
     /// Revokes a token on every node within a second, on this one at once.
     pub async fn revoke(&self, revocation: Revocation) -> Result<(), Error> {
         revocation::revoke(&self.shared.pool, &revocation).await?;
@@ -381,6 +416,7 @@ async fn fill(database: &Database, shared: &Shared) -> Result<(), Error> {
         .await?;
     let newest = tail::newest(&mut snapshot).await?;
     let silences = load::silences(&mut *snapshot).await?;
+    shared.set_repairs_heard(repair::newest(&mut snapshot).await?);
     load::everybody(&mut snapshot, |user| {
         shared.names.remember(user.user_id.clone(), user.user_no);
         shared.roster.put(user);

@@ -12,6 +12,7 @@ use dashmap::DashMap;
 use dashmap::mapref::entry::Entry as MapEntry;
 use domain::{Position, Presence, SessionId, Timestamp, UserId, UserNo};
 use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
 
 use crate::load::Loaded;
 
@@ -36,6 +37,10 @@ pub struct Roster {
     sessions: DashMap<SessionId, UserNo>,
     /// Everything at or below it is in here.
     position: AtomicI64,
+    /// No transition above it is in here.
+    newest_transition: AtomicI64,
+    /// Sessions that somebody wants to see the end of.
+    watched: DashMap<SessionId, CancellationToken>,
     moved: Notify,
     heard: Mutex<Option<Instant>>,
 }
@@ -46,6 +51,8 @@ impl Default for Roster {
             users: DashMap::new(),
             sessions: DashMap::new(),
             position: AtomicI64::new(0),
+            newest_transition: AtomicI64::new(0),
+            watched: DashMap::new(),
             moved: Notify::new(),
             heard: Mutex::new(None),
         }
@@ -86,6 +93,7 @@ impl Roster {
         if position == 0 {
             return;
         }
+        self.newest_transition.fetch_max(position, Ordering::AcqRel);
         match self.users.entry(user_no) {
             MapEntry::Vacant(vacant) => {
                 self.note_sessions(user_no, &Presence::default(), &state);
@@ -102,6 +110,52 @@ impl Roster {
                 entry.state = state;
                 entry.position = position;
             }
+        }
+    }
+
+    /// Whether any transition lies above `position`, as far as this node knows. Heartbeats do not.
+    pub fn has_transition_above(&self, position: Position) -> bool {
+        self.newest_transition.load(Ordering::Acquire) > position
+    }
+
+    /// Is cancelled when the session ends, as far as this node hears of it; at once, if it is not
+    /// known to be live. One for each session: a second call answers with the first one's.
+    pub fn session_end(&self, session: SessionId) -> CancellationToken {
+        let ended = self.watched.entry(session).or_default().clone();
+        if self.owner(session).is_none() {
+            self.tell_end(session);
+        }
+        ended
+    }
+
+    /// Nobody wants to see the end of that session any longer.
+    pub fn forget_session(&self, session: SessionId) {
+        self.watched.remove(&session);
+    }
+
+    fn tell_end(&self, session: SessionId) {
+        if let Some((_, ended)) = self.watched.remove(&session) {
+            ended.cancel();
+        }
+    }
+
+    /// Puts a user's repaired state in, even where an event that never was had made a later one.
+    /// `doubted` is the position that was in here before the database was asked: what this node
+    /// has appended since then is newer than either.
+    pub(crate) fn correct(&self, loaded: Loaded, doubted: Position) {
+        let Loaded { user_no, user_id, mut state, position } = loaded;
+        let Some(mut entry) = self.users.get_mut(&user_no) else {
+            return self.put(Loaded { user_no, user_id, state, position });
+        };
+        if position == 0 && entry.position == doubted {
+            // The log knows no such user.
+            self.note_sessions(user_no, &entry.state, &Presence::default());
+            drop(entry);
+            self.users.remove_if(&user_no, |_, entry| entry.position == doubted);
+        } else if entry.position == doubted || position >= entry.position {
+            keep_heartbeats(&mut state, &entry.state);
+            self.note_sessions(user_no, &entry.state, &state);
+            (entry.state, entry.position) = (state, position);
         }
     }
 
@@ -161,6 +215,7 @@ impl Roster {
     fn note_sessions(&self, user: UserNo, before: &Presence, after: &Presence) {
         for gone in before.sessions.iter().filter(|old| after.session(old.id).is_none()) {
             self.sessions.remove(&gone.id);
+            self.tell_end(gone.id);
         }
         for new in after.sessions.iter().filter(|new| before.session(new.id).is_none()) {
             self.sessions.insert(new.id, user);

@@ -1,6 +1,6 @@
 //! What the parts of a node share: its clock, its roster, and what holds for all nodes.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use domain::{Policy, Silence, Silences, Timestamp, UserNo};
@@ -26,6 +26,8 @@ pub struct Shared {
     pub(crate) queue: Queue,
     pub(crate) pool: PgPool,
     pub(crate) behind: Notify,
+    /// This node has appended transitions: other nodes may want to know.
+    pub(crate) appended: Notify,
     pub(crate) stopping: CancellationToken,
     pub(crate) give_up: CancellationToken,
     /// Another node has appended since this one joined.
@@ -37,6 +39,8 @@ pub struct Shared {
     on_revoked: OnRevoked,
     /// Revocations up to here are known, by the database's clock.
     revocations_known: Mutex<Timestamp>,
+    /// Repairs of the present up to this one are in the roster.
+    repairs_heard: AtomicI64,
 }
 
 impl std::fmt::Debug for Shared {
@@ -54,6 +58,7 @@ impl Shared {
             queue,
             pool,
             behind: Notify::new(),
+            appended: Notify::new(),
             stopping: CancellationToken::new(),
             give_up: CancellationToken::new(),
             has_company: AtomicBool::new(false),
@@ -62,6 +67,7 @@ impl Shared {
             silences: RwLock::default(),
             on_revoked,
             revocations_known: Mutex::new(Timestamp::UNIX_EPOCH),
+            repairs_heard: AtomicI64::new(0),
         }
     }
 
@@ -106,6 +112,14 @@ impl Shared {
                 *known = known.with(*silence);
             }
         }
+    }
+
+    pub(crate) fn repairs_heard(&self) -> i64 {
+        self.repairs_heard.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_repairs_heard(&self, repair_no: i64) {
+        self.repairs_heard.store(repair_no, Ordering::Relaxed);
     }
 
     pub(crate) async fn revocations_read(

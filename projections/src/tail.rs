@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::db::Database;
 use crate::shared::Shared;
-use crate::{Error, load, policy};
+use crate::{Error, load, policy, repair};
 
 /// Between two looks at the log, where no hint wakes.
 pub const POLL: Duration = Duration::from_millis(200);
@@ -52,6 +52,7 @@ async fn step(
     };
     catch_up(shared, connection).await?;
     shared.revocations_read(connection).await?;
+    repair::hear(shared, connection).await?;
     if let Some(policy) = policy::read(&mut *connection).await? {
         shared.set_policy(policy);
     }

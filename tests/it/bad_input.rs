@@ -240,12 +240,15 @@ async fn every_call_but_the_open_ones_needs_a_token() {
         "/v1/log",
         "/v1/policy",
         "/v1/health",
+        "/v1/changes",
+        "/v1/stream",
     ] {
         all.push((Method::GET, path.to_owned()));
     }
     all.push((Method::DELETE, format!("/v1/sessions/{session}")));
     all.push((Method::DELETE, "/v1/users/ana/sessions".to_owned()));
     all.push((Method::POST, "/v1/import".to_owned()));
+    all.push((Method::POST, "/v1/ws/ticket".to_owned()));
     for (method, path) in all {
         let request = nobody.request(method, &path).json(&json!({}));
         nobody.send(request).await.problem(401, "unauthenticated");

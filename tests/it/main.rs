@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
+mod alerts;
+mod analytics;
 mod auth;
 mod bad_input;
 mod bulk;
@@ -12,18 +14,30 @@ mod compat_login;
 mod compat_planner;
 mod compat_polling;
 mod compat_races;
+mod doctor;
 mod expiry;
+mod export;
 mod faults;
 mod groups;
 mod guards;
 mod harness;
+mod health;
+mod health_system;
 mod heartbeats;
 mod import;
+mod live_changes;
+mod live_hidden;
+mod live_race;
+mod live_session;
+mod live_socket;
+mod live_stream;
+mod log_filters;
 mod messages;
 mod operations;
 mod policy;
 mod rebuild;
 mod replay;
+mod retention;
 mod sessions;
 mod spans;
 mod statuses;

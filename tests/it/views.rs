@@ -40,8 +40,8 @@ pub(crate) async fn live(world: &World, seed: u64, steps: usize) {
                 user.logout(&session).await;
             }
             4 => {
-                let word = random.choice(["away", "busy", "dnd", "online"]).unwrap();
-                let body = json!({ "status": word, "ttl_ms": random.u32(1_000..20_000) });
+                let status = random.choice(["away", "busy", "dnd", "online"]).unwrap();
+                let body = json!({ "status": status, "ttl_ms": random.u32(1_000..20_000) });
                 user.put(&format!("/v1/users/{name}/claims/manual"), body).await.expect(200);
             }
             5 => {
@@ -85,16 +85,16 @@ async fn import(world: &World, random: &mut fastrand::Rng, user: &str) {
 
 #[tokio::test]
 async fn at_every_position_every_view_is_what_the_log_folds_to() {
-    for seed in 0..4 {
+    for seed in 0..3 {
         let mut world = hasty(2).await;
-        live(&world, seed, 80).await;
+        live(&world, seed, 60).await;
         fold::caught_up(&world.pool).await;
         fold::check(&world.pool).await;
         // Once more from the beginning, by pages of every size, with nobody else at it.
         let database = world.nodes[0].realm().database().clone();
         world.stop_node(1).await;
         world.stop_node(0).await;
-        let page_events = [1, 2, 3, 7][seed as usize];
+        let page_events = [1, 3, 7][seed as usize];
         for view in &VIEWS {
             let version = versions::change(&database, view, Change::Build).await.unwrap().unwrap();
             let target = Target { view, version };

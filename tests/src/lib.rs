@@ -4,7 +4,7 @@
 //! - [`cluster`]: one PostgreSQL for a whole run, a database for each test
 //! - [`clock`]: the test's time
 //! - [`world`]: nodes on one database, from start to [`World::finish`]; [`node`]: one of them
-//! - [`client`]: HTTP with a token
+//! - [`client`]: HTTP with a token; [`socket`], [`stream`]: live feeds
 //! - [`wait`]: conditions awaited with a bound
 //! - [`process`]: the real binary, and what the fault tests do to it
 //! - [`invariants`]: what holds of every log at any time; [`fold`]: of every view
@@ -18,10 +18,14 @@ pub mod fold;
 pub mod invariants;
 pub mod node;
 pub mod process;
+pub mod socket;
+pub mod stream;
 pub mod wait;
 pub mod world;
 
 pub use client::{Answer, Client, instant};
 pub use node::TestNode;
+pub use socket::Socket;
+pub use stream::EventStream;
 pub use wait::{eventually, within};
 pub use world::{Options, World};

@@ -7,8 +7,10 @@ use std::time::Duration;
 use api::auth::{AuthSettings, ISSUER_DEFAULT, KeySources, Secret};
 use api::layers::EdgeSettings;
 use api::limits::RateLimits;
+use api::live::Live;
 use api::node::{Node, NodeSettings};
 use api::serve::ServerLimits;
+use axum::http::HeaderValue;
 use projections::Realm;
 use projections::mailman::Mailman;
 use tokio::net::TcpListener;
@@ -17,6 +19,8 @@ use crate::world::Options;
 
 /// What the tokens of all tests are signed with.
 pub const SECRET: &str = "a secret of the tests, 32 bytes or more";
+/// The origin whose pages may call.
+pub const ORIGIN: &str = "https://app.example";
 /// How long requests in flight may take once a test stops its node.
 const DRAIN_MAX: Duration = Duration::from_millis(500);
 
@@ -42,7 +46,11 @@ impl TestNode {
             rate: RateLimits::new(options.rate_per_second, options.rate_burst),
             seed: options.policy.clone(),
             queue_max: options.queue_max,
-            edge: EdgeSettings::default(),
+            edge: EdgeSettings {
+                allow_origins: vec![HeaderValue::from_static(ORIGIN)],
+                ..EdgeSettings::default()
+            },
+            live: options.live.clone(),
             server: ServerLimits { drain_max: DRAIN_MAX, ..ServerLimits::default() },
             compat: options.compat.clone(),
         };
@@ -58,6 +66,11 @@ impl TestNode {
     /// Its mailman.
     pub fn mail(&self) -> &Arc<Mailman> {
         &self.node.mail
+    }
+
+    /// Its live feeds.
+    pub fn live(&self) -> &Arc<Live> {
+        &self.node.live
     }
 
     /// Ends it cleanly.

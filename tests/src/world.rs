@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use api::auth::Role;
 use api::compat::CompatSettings;
+use api::live::LiveSettings;
 use domain::{Policy, Timestamp};
 use serde_json::Value;
 use sqlx::PgPool;
@@ -30,6 +31,8 @@ pub struct Options {
     pub queue_max: usize,
     /// Which replaced systems' clients are served.
     pub compat: CompatSettings,
+    /// What live feeds are like.
+    pub live: LiveSettings,
 }
 
 impl Default for Options {
@@ -41,6 +44,7 @@ impl Default for Options {
             rate_burst: 100_000,
             queue_max: 50_000,
             compat: CompatSettings::default(),
+            live: LiveSettings::default(),
         }
     }
 }

@@ -7,6 +7,7 @@
 //! nowhere else; the one exception calls [`Auth::authenticate`] itself (`compat`'s WebSocket).
 
 mod cache;
+mod ends;
 mod extractor;
 mod keys;
 mod revocation;
@@ -28,6 +29,7 @@ use cache::CallerCache;
 use keys::Keys;
 use token::TokenError;
 
+pub use ends::TokenEnd;
 pub use keys::{JWKS_AGE_MAX, JWKS_FETCH_PAUSE, Jwks, KeyError, KeySources, Secret, install_tls};
 pub use revocation::Revocations;
 pub use roles::{Role, RoleSet, UnknownRole};
@@ -129,7 +131,7 @@ pub struct AuthSettings {
 pub struct Auth {
     keys: Keys,
     callers: CallerCache,
-    revocations: Revocations,
+    revocations: Arc<Revocations>,
     limits: RateLimits,
     subject_hasher: RandomState,
 }
@@ -140,7 +142,7 @@ impl Auth {
         Ok(Self {
             keys: Keys::load(settings.keys, &settings.issuer, &settings.audience).await?,
             callers: CallerCache::new(CACHED_CALLERS_MAX),
-            revocations: Revocations::new(),
+            revocations: Arc::default(),
             limits,
             subject_hasher: RandomState::new(),
         })
@@ -172,13 +174,22 @@ impl Auth {
             Some(caller) => caller,
             None => self.learn(token, hash, now).await?,
         };
+        self.still_good(&caller, now)?;
+        Ok(caller)
+    }
+
+    fn still_good(&self, caller: &Caller, now: DateTime<Utc>) -> Result<(), Problem> {
         if caller.refused_anyway_after() < now {
             return Err(Problem::token_expired());
         }
         if self.revocations.contains(&caller.token_key) {
             return Err(Problem::token_revoked());
         }
-        Ok(caller)
+        Ok(())
+    }
+
+    fn subject_hash(&self, user: &UserId) -> u64 {
+        self.subject_hasher.hash_one(user.as_str())
     }
 
     #[cold]
@@ -201,7 +212,7 @@ impl Auth {
             TokenError::UnknownKey => Problem::invalid_token("the token's key is not known here"),
         })?;
         let caller = Caller(Arc::new(Identity {
-            subject_hash: self.subject_hasher.hash_one(claims.user_id.as_str()),
+            subject_hash: self.subject_hash(&claims.user_id),
             user_id: claims.user_id,
             roles: claims.roles,
             username: claims.username,

@@ -4,9 +4,10 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use chrono::{DateTime, Utc};
+use tokio_util::sync::CancellationToken;
 
 /// Revoked token keys (`jti`, else the SHA-256 of the token in hex), each until its token expires.
 #[derive(Debug, Default)]
@@ -14,12 +15,59 @@ pub struct Revocations {
     keys: RwLock<HashMap<Box<str>, DateTime<Utc>>>,
     // Mostly nothing is revoked: then a request pays one load, no lock and no hash.
     count: AtomicUsize,
+    /// Those who want to know at once, by key, with how many they are.
+    watched: Mutex<HashMap<Box<str>, (CancellationToken, usize)>>,
+}
+
+/// Somebody who wants to know at once when a token is revoked.
+#[derive(Debug)]
+pub(super) struct RevocationWatch {
+    revocations: Arc<Revocations>,
+    key: Box<str>,
+    revoked: CancellationToken,
+}
+
+impl RevocationWatch {
+    /// Completes when the token is revoked.
+    pub(super) async fn revoked(&self) {
+        self.revoked.cancelled().await;
+    }
+}
+
+impl Drop for RevocationWatch {
+    fn drop(&mut self) {
+        let mut watched = self.revocations.watched();
+        if let Some((_, count)) = watched.get_mut(&self.key) {
+            *count -= 1;
+            if *count == 0 {
+                watched.remove(&self.key);
+            }
+        }
+    }
 }
 
 impl Revocations {
     /// An empty set.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// Waits for a revocation of the token with this key; one that is revoked already counts.
+    pub(super) fn watch(self: &Arc<Self>, key: &str) -> RevocationWatch {
+        let mut watched = self.watched();
+        let entry = watched.entry(key.into()).or_default();
+        entry.1 += 1;
+        let revoked = entry.0.clone();
+        drop(watched);
+        // After it is entered: a revocation in between is told by either.
+        if self.contains(key) {
+            revoked.cancel();
+        }
+        RevocationWatch { revocations: Arc::clone(self), key: key.into(), revoked }
+    }
+
+    fn watched(&self) -> MutexGuard<'_, HashMap<Box<str>, (CancellationToken, usize)>> {
+        self.watched.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Refuses the token with this key from now on. It may be forgotten after `until`, when the
@@ -33,6 +81,10 @@ impl Revocations {
             }
         }
         self.count.store(keys.len(), Ordering::Release);
+        drop(keys);
+        if let Some((revoked, _)) = self.watched().get(key) {
+            revoked.cancel();
+        }
     }
 
     /// Whether the token with this key was revoked.

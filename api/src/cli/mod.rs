@@ -1,6 +1,8 @@
 //! What the one binary does: a file a group of commands, and the database that they share.
 
 mod compare;
+mod doctor;
+mod export;
 mod import;
 mod rebuild;
 mod serve;
@@ -27,7 +29,6 @@ const DIFFERENCES: u8 = 3;
 
 /// Does what the command line says. Exit status: 0 done, 1 failed, 3 something was found.
 pub async fn run(cli: Cli) -> ExitCode {
-    let mut status = ExitCode::SUCCESS;
     let done = match cli.command {
         Command::Serve(args) => serve::serve(*args).await,
         Command::Token(args) => token(&args),
@@ -35,21 +36,24 @@ pub async fn run(cli: Cli) -> ExitCode {
         Command::Migrate(args) => migrate(&args).await,
         Command::Openapi => openapi(),
         Command::Import(args) => import::import(args).await,
+        Command::Doctor(args) => return ended(doctor::doctor(args).await),
+        Command::Export(args) => export::export(args).await,
         Command::Rebuild(args) => rebuild::rebuild(args).await,
         Command::WhatIf(args) => what_if::what_if(args).await,
-        Command::Compare(args) => compare::compare(args).await.map(|agrees| {
-            if !agrees {
-                status = ExitCode::from(DIFFERENCES);
-            }
-        }),
-    };
-    match done {
-        Ok(()) => status,
-        Err(failure) => {
-            eprintln!("rollcall: {failure}");
-            ExitCode::FAILURE
+        Command::Compare(args) => {
+            let agrees = compare::compare(args).await;
+            let status = |agrees| if agrees { ExitCode::SUCCESS } else { DIFFERENCES.into() };
+            return ended(agrees.map(status));
         }
-    }
+    };
+    ended(done.map(|()| ExitCode::SUCCESS))
+}
+
+fn ended(done: Result<ExitCode, Failure>) -> ExitCode {
+    done.unwrap_or_else(|failure| {
+        eprintln!("rollcall: {failure}");
+        ExitCode::FAILURE
+    })
 }
 
 /// The database in use, and what has to be stopped again, if anything.
@@ -103,10 +107,11 @@ fn located(data_dir: &Path) -> Result<String, Failure> {
     Ok(located.url())
 }
 
-/// The same login, with that role's rights from the first statement on.
+/// The same login, with that role's rights and schema from the first statement on.
 fn with_role(url: &str, role: &str) -> String {
     let separator = if url.contains('?') { '&' } else { '?' };
-    format!("{url}{separator}options=-c%20role%3D{role}%20-c%20search_path%3Drollcall")
+    let schema = if role == "rollcall_analyst" { "analytics" } else { "rollcall" };
+    format!("{url}{separator}options=-c%20role%3D{role}%20-c%20search_path%3D{schema}")
 }
 
 async fn migrate(args: &DatabaseArgs) -> Result<(), Failure> {

@@ -41,6 +41,7 @@ pub(super) async fn serve(args: ServeArgs) -> Result<(), Failure> {
         seed,
         queue_max: args.limits.queue_max as usize,
         edge: args.edge_settings(),
+        live: args.live_settings(),
         server: args.server_limits(),
         compat: args.compat_settings(),
     };

@@ -1,5 +1,6 @@
 //! Health, metrics, and the call that does nothing.
 
+pub mod health;
 pub mod views;
 pub mod what_if;
 
@@ -8,16 +9,14 @@ use std::net::SocketAddr;
 use axum::extract::{ConnectInfo, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use domain::Position;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::app::{App, ENTITLED};
+use crate::app::App;
 use crate::auth::{Caller, Role};
 use crate::extract::{Json, NoQuery, OptionalJson};
 use crate::presence::heartbeat::BeatBody;
 use crate::problem::{Problem, ProblemDocument};
-use crate::shapes::Instant;
 
 /// One word.
 #[derive(Debug, Serialize, ToSchema)]
@@ -46,50 +45,6 @@ pub async fn readyz(State(app): State<App>) -> Result<Json<OkBody>, Problem> {
             "this node cannot follow the log, or nobody can append to it",
         ))
     }
-}
-
-/// How the node is.
-#[derive(Debug, Serialize, ToSchema)]
-pub struct HealthBody {
-    /// `ok` or `degraded`.
-    status: &'static str,
-    version: &'static str,
-    /// Everything at or below it is in this node's memory.
-    position: Position,
-    /// How long ago this node last heard of the log.
-    log_heard_ms_ago: Option<u64>,
-    /// Jobs waiting before the log.
-    queue_depth: usize,
-    /// For services, auditors and admins: invisible users are among them.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    users: Option<usize>,
-    /// Likewise.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    live_sessions: Option<usize>,
-    /// The database's clock less this node's, in milliseconds.
-    clock_offset_ms: i64,
-    server_time: Instant,
-}
-
-/// How the node is.
-#[utoipa::path(get, path = "/v1/health", tag = "Operations",
-    responses((status = 200, body = HealthBody)))]
-pub async fn health(State(app): State<App>, caller: Caller, _: NoQuery) -> Json<HealthBody> {
-    let realm = &app.realm;
-    let heard = realm.roster().heard_ago();
-    let entitled = caller.has_any(ENTITLED);
-    let now = realm.now();
-    Json(HealthBody {
-        status: if realm.is_ready() { "ok" } else { "degraded" },
-        version: env!("CARGO_PKG_VERSION"),
-        position: realm.position(),
-        log_heard_ms_ago: heard.map(|ago| ago.as_millis() as u64),
-        queue_depth: realm.queue_depth(),
-        users: entitled.then(|| realm.roster().users_count()),
-        live_sessions: entitled.then(|| realm.roster().sessions_count()),
-        clock_offset_ms: (now - chrono::Utc::now()).num_milliseconds(),
-        server_time: Instant(now),
-    })
 }
 
 /// Prometheus metrics: from this machine, or for an admin.

@@ -59,16 +59,23 @@ pub struct PastStatusBody {
     user_id: UserId,
     status: StatusName,
     since: Instant,
-    /// Latest login or other transition that was a sign of life. Not in lists.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    last_seen: Option<Option<Instant>>,
-    /// Whether others were shown `offline`. Not in lists.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    invisible: Option<bool>,
+    /// Not in lists.
+    #[serde(flatten)]
+    more: Option<MoreBody>,
     /// The instant that was asked about.
     at: Instant,
     /// False: later than what has been recorded so far; time-outs by then are reckoned with.
     settled: bool,
+}
+
+/// What is told of one user, and not in lists.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct MoreBody {
+    /// Latest login or other transition that was a sign of life.
+    last_seen: Option<Instant>,
+    /// Whether others were shown `offline`.
+    #[schema(required = false)]
+    invisible: bool,
 }
 
 pub(crate) async fn one(
@@ -86,8 +93,10 @@ pub(crate) async fn one(
         user_id,
         status: status.into(),
         since: Instant(since),
-        last_seen: Some(as_of.last_seen.map(Instant)),
-        invisible: Some(as_of.invisible),
+        more: Some(MoreBody {
+            last_seen: as_of.last_seen.map(Instant),
+            invisible: as_of.invisible,
+        }),
         at: Instant(moment.at),
         settled,
     })
@@ -113,8 +122,7 @@ pub(crate) async fn everybody(
             user_id: was.user_id,
             status: status.into(),
             since: Instant(since),
-            last_seen: None,
-            invisible: None,
+            more: None,
             at: Instant(at),
             settled,
         });

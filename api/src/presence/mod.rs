@@ -7,6 +7,7 @@ pub mod explain;
 pub mod guards;
 pub mod heartbeat;
 pub mod history;
+pub mod log;
 pub mod policy;
 pub mod sessions;
 pub mod spans;

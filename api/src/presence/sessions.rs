@@ -131,7 +131,8 @@ fn user_to_act_for(caller: &Caller, user_id: Option<&str>) -> Result<UserId, Pro
     Ok(user_id)
 }
 
-fn device_detail(device: DeviceBody) -> Result<Option<serde_json::Value>, Problem> {
+/// What is kept of a device apart from the log. Errors: 422.
+pub(crate) fn device_detail(device: DeviceBody) -> Result<Option<serde_json::Value>, Problem> {
     let id = plain_text("device.id", device.id, DEVICE_TEXT_LENGTH_MAX)?;
     let label = plain_text("device.label", device.label, DEVICE_TEXT_LENGTH_MAX)?;
     let fields = [("device_id", id), ("label", label)];

@@ -101,6 +101,12 @@ fn command() -> impl Strategy<Value = Command> {
             .prop_map(|(session, idle_ms)| Command::Heartbeat { session, idle_ms }),
         2 => (session(), end.clone())
             .prop_map(|(session, reason)| Command::Close { session, reason }),
+        1 => (session(), 0_i64..3_600)
+            .prop_map(|(session, seconds)| Command::CloseSilent {
+                session,
+                last_seen: at(seconds),
+                reason: Reason::LostCarrier,
+            }),
         1 => end.prop_map(|reason| Command::CloseAll { reason }),
         1 => session().prop_map(|session| Command::Resume { session }),
         3 => set_claim(),

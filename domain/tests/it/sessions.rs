@@ -172,3 +172,17 @@ fn any_event_applies_to_any_state_so_that_a_log_can_always_be_read() {
     let state = fold([opened(PHONE, 0), Event { at: at(1), body: Body::UserErased {} }]);
     assert_eq!((state.status, state.sequence), (Online, 2));
 }
+
+#[test]
+fn a_session_is_closed_as_silent_only_where_nothing_was_heard_since() {
+    let lost = |seconds| Command::CloseSilent {
+        session: PHONE,
+        last_seen: at(seconds),
+        reason: Reason::LostCarrier,
+    };
+    let closed = closed_for(PHONE, 50, Reason::LostCarrier);
+    given([opened(PHONE, 0), beat(PHONE, 30)]).when(lost(30), 50).then([closed]).ended(1);
+    given([opened(PHONE, 0), beat(PHONE, 31)]).when(lost(30), 50).then([]).ended(0);
+    given([opened(PHONE, 0), resumed(PHONE, 31)]).when(lost(30), 50).then([]).ended(0);
+    given([opened(LAPTOP, 0)]).when(lost(30), 50).then([]).ended(0);
+}

@@ -1,7 +1,7 @@
 //! What others may see: nothing gives an invisible user away.
 
 use domain::Command::Settle;
-use domain::shown::shown;
+use domain::shown::{shown, transition};
 use domain::{Audience, Event, Presence, Shown, Source, Status, Timestamp};
 
 use crate::given::{
@@ -137,4 +137,15 @@ fn the_status_that_others_are_shown_is_the_status_of_a_visible_user() {
     assert_eq!(fold([opened(PHONE, 0)]).shown_status(), Online);
     assert_eq!(fold([opened_idle(PHONE, 0)]).shown_status(), Away);
     assert_eq!(fold([opened(PHONE, 0), hidden(1)]).shown_status(), Offline);
+}
+
+#[test]
+fn a_transition_of_an_invisible_user_is_none_to_others_and_the_truth_to_the_entitled() {
+    let others = |statuses, invisible| transition(statuses, invisible, Audience::Others);
+    assert_eq!(others([Online, Away], [false, false]), [Online, Away]);
+    assert_eq!(others([Online, Away], [true, true]), [Offline, Offline]);
+    assert_eq!(others([Online, Online], [false, true]), [Online, Offline]);
+    assert_eq!(others([Online, Online], [true, false]), [Offline, Online]);
+    let entitled = transition([Online, Away], [true, true], Audience::Entitled);
+    assert_eq!(entitled, [Online, Away]);
 }

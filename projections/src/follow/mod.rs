@@ -14,7 +14,7 @@ pub mod versions;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use sqlx::PgConnection;
+use sqlx::{Executor, PgConnection};
 use tokio_util::sync::CancellationToken;
 
 use crate::Error;
@@ -60,11 +60,19 @@ pub(crate) async fn run(database: Database, shared: Arc<Shared>, stop: Cancellat
     }
 }
 
+/// A page that a crash loses takes its checkpoint with it and is applied once more, so nobody has
+/// to wait until it is on disk.
+async fn connect(database: &Database) -> Result<PgConnection, Error> {
+    let mut connection = database.server().await?;
+    connection.execute("set synchronous_commit = off").await?;
+    Ok(connection)
+}
+
 /// A page of every version that is to follow. [`Step::More`]: one of them has more to read.
 async fn round(database: &Database, connection: &mut Option<PgConnection>) -> Result<Step, Error> {
     let connection = match connection {
         Some(connection) => connection,
-        None => connection.insert(database.server().await?),
+        None => connection.insert(connect(database).await?),
     };
     let all = versions::read(&mut *connection).await?;
     let mut more = Step::Idle;
@@ -102,7 +110,7 @@ pub async fn build(
     target: Target,
     mut tell: impl FnMut(&Version),
 ) -> Result<(), Error> {
-    let mut connection = database.server().await?;
+    let mut connection = connect(database).await?;
     loop {
         let all = versions::read(&mut connection).await?;
         let found =

@@ -11,7 +11,7 @@ use crate::{Error, tail};
 /// Transitions in one page of a live view.
 pub const PAGE_EVENTS: i64 = 5_000;
 /// Transitions in one page of a rebuild: fewer, larger transactions.
-pub const REBUILD_PAGE_EVENTS: i64 = 20_000;
+pub const REBUILD_PAGE_EVENTS: i64 = 100_000;
 
 /// What one step did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,13 +59,13 @@ async fn page(connection: &mut PgConnection, target: Target, events: i64) -> Res
     let Some((head, recorded_at)) = tail::newest(&mut transaction).await? else {
         return Ok(Step::Idle);
     };
-    let to =
-        if from < head { end_of_page(&mut transaction, from, head, events).await? } else { head };
-    if from < to {
-        apply(&mut transaction, target, from, to).await?;
+    if from >= head {
+        return Ok(Step::Idle);
     }
+    let to = end_of_page(&mut transaction, from, head, events).await?;
+    apply(&mut transaction, target, from, to).await?;
     sqlx::query(
-        "update view_version set position = greatest(position, $3), moved_at = clock_timestamp(),
+        "update view_version set position = $3, moved_at = clock_timestamp(),
                 applied_to = case when $4 then $5 else applied_to end
           where view = $1 and version = $2",
     )
@@ -167,7 +167,7 @@ async fn run(
 }
 
 /// Data that no retry makes better: a value that cannot be read, or that breaks a constraint.
-fn is_poison(error: &Error) -> bool {
+pub(crate) fn is_poison(error: &Error) -> bool {
     let Error::Database(error) = error else { return matches!(error, Error::Undecodable(_)) };
     let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code);
     matches!(code.as_deref().and_then(|code| code.get(..2)), Some("22" | "23"))
@@ -214,7 +214,7 @@ async fn set_aside(
     Ok(Step::More)
 }
 
-fn sqlstate(error: &Error) -> String {
+pub(crate) fn sqlstate(error: &Error) -> String {
     let Error::Database(error) = error else { return String::new() };
     let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code);
     code.map(std::borrow::Cow::into_owned).unwrap_or_default()

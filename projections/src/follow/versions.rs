@@ -91,10 +91,10 @@ pub async fn read(executor: impl sqlx::PgExecutor<'_>) -> Result<Vec<Version>, E
     .fetch_all(executor)
     .await?;
     // A view that only a newer release knows is that release's to follow.
-    Ok(rows.into_iter().filter_map(version).collect())
+    Ok(rows.iter().filter_map(version).collect())
 }
 
-fn version(row: Row) -> Option<Version> {
+fn version(row: &Row) -> Option<Version> {
     let states = [State::Building, State::Stopped, State::Live, State::Kept];
     Some(Version {
         view: views::find(&row.view)?,
@@ -168,7 +168,7 @@ pub async fn change(
     let unfinished = of(State::Building).or(of(State::Stopped));
     let kept = of(State::Kept);
     let done = match (change, unfinished, kept) {
-        (Change::Build, Some(version), _) => {
+        (Change::Build, Some(version), _) | (Change::TakeBack, None, Some(version)) => {
             set_state(&mut transaction, view, version, State::Building).await?;
             Ok(version)
         }
@@ -184,16 +184,8 @@ pub async fn change(
             set_state(&mut transaction, view, version, State::Stopped).await?;
             Ok(version)
         }
-        (Change::Abandon, Some(version), _) => {
+        (Change::Abandon, Some(version), _) | (Change::Confirm, _, Some(version)) => {
             drop_version(&mut transaction, view, version).await?;
-            Ok(version)
-        }
-        (Change::Confirm, _, Some(version)) => {
-            drop_version(&mut transaction, view, version).await?;
-            Ok(version)
-        }
-        (Change::TakeBack, None, Some(version)) => {
-            set_state(&mut transaction, view, version, State::Building).await?;
             Ok(version)
         }
         (Change::TakeBack, Some(_), Some(_)) => Err(Refusal::Building),

@@ -1,0 +1,114 @@
+//! Server-sent events: a snapshot, then changes, resumed without loss, ended when they must be.
+
+use std::time::Duration;
+
+use serde_json::json;
+use tests::stream::StreamEvent;
+use tests::{EventStream, World};
+
+fn told(event: &StreamEvent) -> (&str, &str) {
+    let text = |member: &str| event.data[member].as_str().unwrap();
+    (text("user_id"), text("status"))
+}
+
+#[tokio::test]
+async fn a_stream_begins_with_a_snapshot_and_goes_on_with_changes() {
+    let world = World::start().await;
+    let (ana, bob) = (world.user("ana"), world.user("bob"));
+    let phone = ana.login().await;
+    let mut all = EventStream::open(&bob, "/v1/stream", None).await;
+    let mut some = EventStream::open(&bob, "/v1/stream?users=ana,nobody", None).await;
+    let snapshot = all.expect("snapshot").await;
+    assert_eq!(snapshot.data["items"].as_array().unwrap().len(), 1);
+    assert_eq!(snapshot.data["items"][0], bob.status("ana").await);
+    assert_eq!(snapshot.data["position"].as_i64(), snapshot.id);
+    some.expect("snapshot").await;
+    bob.login().await;
+    ana.beat_idle(&phone, 400_000).await.expect(200);
+    let first = all.expect("status_changed").await;
+    assert_eq!((told(&first), first.id), (("bob", "online"), first.data["position"].as_i64()));
+    assert_eq!(told(&all.expect("status_changed").await), ("ana", "away"));
+    assert_eq!(told(&some.expect("status_changed").await), ("ana", "away"));
+    world.finish().await;
+}
+
+#[tokio::test]
+async fn a_stream_that_broke_goes_on_where_it_was_on_any_node_and_after_a_restart() {
+    let mut world = World::with_nodes(2).await;
+    let (ana, bob) = (world.user("ana"), world.user("bob"));
+    ana.login().await;
+    let mut stream = EventStream::open(&bob, "/v1/stream", None).await;
+    let mut last = stream.expect("snapshot").await.id.unwrap();
+    let mut seen = Vec::new();
+    for round in 0..12_u32 {
+        let status = if round % 2 == 0 { "busy" } else { "dnd" };
+        let body = json!({ "status": status });
+        ana.put("/v1/users/ana/claims/manual", body).await.expect(200);
+        if round % 3 == 2 {
+            // The first events of these rounds were told, or were not: it makes no difference.
+            drop(stream);
+            if round == 8 {
+                world.stop_node(1).await;
+                world.add_node().await;
+            }
+            let bob = world.at_node(&bob, (round as usize / 3) % 2);
+            stream = EventStream::open(&bob, "/v1/stream?since=0", Some(last)).await;
+        }
+        while let Some(event) = stream.next_within(Duration::from_millis(300)).await {
+            last = event.id.unwrap();
+            seen.push(event.data["position"].as_i64().unwrap());
+            if event.data["status"] == status {
+                break;
+            }
+        }
+    }
+    let logged: Vec<i64> = world.logged("claim_set").await.iter().map(position).collect();
+    assert_eq!(seen, logged);
+    world.finish().await;
+}
+
+fn position(event: &serde_json::Value) -> i64 {
+    event["position"].as_i64().unwrap()
+}
+
+#[tokio::test]
+async fn a_stream_ends_with_its_token_and_with_its_node() {
+    let mut world = World::with_nodes(2).await;
+    let (ana, bob) = (world.user("ana"), world.at_node(&world.user("bob"), 1));
+    let phone = ana.login().await;
+    let mut own = EventStream::open(&world.at_node(&ana, 1), "/v1/stream", None).await;
+    let mut bobs = EventStream::open(&bob, "/v1/stream", None).await;
+    own.expect("snapshot").await;
+    bobs.expect("snapshot").await;
+    ana.delete(&format!("/v1/sessions/{phone}?revoke_token=true")).await.expect(200);
+    while let Some(event) = own.next().await {
+        assert_eq!(told(&event), ("ana", "offline"), "nothing else");
+    }
+    bobs.expect("status_changed").await;
+    let stopping = tokio::time::Instant::now();
+    world.stop_node(1).await;
+    assert!(stopping.elapsed() < Duration::from_secs(5), "a stream does not hold its node up");
+    assert_eq!(bobs.next().await, None);
+    world.finish().await;
+}
+
+#[tokio::test]
+async fn one_user_may_have_so_many_streams_and_services_more() {
+    let world = World::start().await;
+    let (ana, service) = (world.user("ana"), world.service());
+    let mut streams = Vec::new();
+    for _ in 0..api::limits::LIVE_PER_USER_MAX {
+        streams.push(EventStream::open(&ana, "/v1/stream", None).await);
+        streams.push(EventStream::open(&service, "/v1/stream", None).await);
+    }
+    let refused = ana.get("/v1/stream").await;
+    assert!(!refused.header("retry-after").is_empty());
+    refused.problem(429, "too_many_connections");
+    drop(EventStream::open(&service, "/v1/stream", None).await);
+    streams.clear();
+    tests::eventually("there is room again", async || {
+        ana.get("/v1/changes?since=0").await.status == 200
+    })
+    .await;
+    world.finish().await;
+}
