@@ -2,7 +2,8 @@
 -- the views until somebody drops it. `projections/src/what_if/` makes it, in slices of users.
 
 create table what_if (
-    name         text primary key constraint what_if_name check (name ~ '^[a-z0-9][a-z0-9_-]{0,63}$'),
+    name         text primary key
+                 constraint what_if_name check (name ~ '^[a-z0-9][a-z0-9_-]{0,63}$'),
     patch        jsonb not null,       -- what of the policy is otherwise
     upto         bigint not null,      -- of the events at or below it
     upto_at      timestamptz not null, -- ... and as of then

@@ -1,8 +1,9 @@
 //! One user's history as it would have been under another policy.
 //!
-//! What people and systems *did* stays: logins, heartbeats with what they said of idleness, logouts,
-//! ends that somebody asked for, claims, imports. What *time* did is decided anew, by the rules that
-//! decide the present: each thing done is a command to [`decide`], under the other policy.
+//! What people and systems *did* stays: logins, heartbeats with what they said of idleness,
+//! logouts, ends that somebody asked for, claims, imports. What *time* did is decided anew, by the
+//! rules that decide the present: each thing done is a command to [`decide`], under the other
+//! policy.
 //!
 //! Clients would have behaved differently, too. As far as the log tells:
 //! - Under a shorter lease a session may be over when its next heartbeat comes. The client would
@@ -12,6 +13,9 @@
 //!   which would not have needed it: the old session ends there, and the new one goes on. (The log
 //!   has no names of devices: of two phones one may be taken for the other.) An administrator who
 //!   ended sessions would have ended these, too.
+//! - Where heartbeats are no longer kept, nobody can tell what another lease would have done: what
+//!   happened there stays as it was. Whoever was live when the heartbeats begin that are kept is
+//!   taken to have been seen then, so within one lease of that instant ends are an estimate.
 //! - That clients would send heartbeats at another pace is beyond what can be told.
 //!
 //! Where the policy in force was changed in between, only what the patch names is otherwise.
@@ -53,6 +57,7 @@ pub struct Fold {
     clients: Vec<Client>,
     ghosts: Vec<Client>,
     line: Line,
+    begun: bool,
 }
 
 /// A session as its client was told at login.
@@ -117,6 +122,36 @@ impl Fold {
         self.line.push(event.at, status);
     }
 
+    /// The next transition of the user's own, of a time whose heartbeats are gone.
+    pub fn as_it_was(&mut self, event: &Event) {
+        if let Some(session) = event.body.session().filter(|_| is_end_or_begin(&event.body)) {
+            self.clients.retain(|client| client.session != session);
+        }
+        self.clients.extend(Client::of(&event.body));
+        self.state.apply(event);
+        self.line.push(event.at, self.state.status);
+    }
+
+    /// From here on there are heartbeats. Said again, it changes nothing.
+    pub fn begin(&mut self, what_if: &WhatIf, heartbeats_from: Timestamp) {
+        if std::mem::replace(&mut self.begun, true) {
+            return;
+        }
+        let patch = &what_if.patch;
+        for session in &mut self.state.sessions {
+            session.beat(heartbeats_from, session.idle_ms);
+            let (lease_ms, away_after_ms) = match session.away_after_ms {
+                Some(was) => {
+                    let away_after_ms = patch.interaction_away_after_ms.unwrap_or(was);
+                    (patch.interaction_lease_ms, Some(away_after_ms))
+                }
+                None => (patch.lease_ms, None),
+            };
+            session.lease_ms = lease_ms.unwrap_or(session.lease_ms);
+            session.away_after_ms = away_after_ms;
+        }
+    }
+
     /// The next event of the user's own.
     pub fn take(&mut self, what_if: &WhatIf, event: &Event, in_force: &Policy) {
         let at = event.at;
@@ -124,21 +159,9 @@ impl Fold {
             fold.run(what_if, &what_if.policy(in_force, client), at, &command)
         };
         match &event.body {
-            Body::SessionOpened { session, kind, lease_ms, idle_ms, away_after_ms, .. } => {
-                let (session, kind, lease_ms) = (*session, *kind, *lease_ms);
-                let client = Client { session, kind, lease_ms, away_after_ms: *away_after_ms };
-                let outcome = run(self, Some(&client), client.login(*idle_ms));
-                if outcome == (Outcome::Opened { existed: true }) {
-                    run(self, None, Command::Heartbeat { session, idle_ms: *idle_ms });
-                }
-                self.clients.retain(|known| known.session != session);
-                self.clients.push(client);
-                self.ghosts.retain(|ghost| self.state.session(ghost.session).is_some());
-                if let Some(same) = self.ghosts.iter().rposition(|ghost| ghost.is_like(&client)) {
-                    let ghost = self.ghosts.remove(same);
-                    if ghost.session != session {
-                        run(self, None, ghost.logout(Reason::LostCarrier));
-                    }
+            Body::SessionOpened { idle_ms, .. } => {
+                if let Some(client) = Client::of(&event.body) {
+                    self.login(client, *idle_ms, run);
                 }
             }
             Body::Heartbeat { session, idle_ms, .. } => {
@@ -212,6 +235,29 @@ impl Fold {
         spans
     }
 
+    /// A login, which ends the session that its client would not have lost.
+    fn login(
+        &mut self,
+        client: Client,
+        idle_ms: u32,
+        mut run: impl FnMut(&mut Self, Option<&Client>, Command) -> Outcome,
+    ) {
+        let session = client.session;
+        let outcome = run(self, Some(&client), client.login(idle_ms));
+        if outcome == (Outcome::Opened { existed: true }) {
+            run(self, None, Command::Heartbeat { session, idle_ms });
+        }
+        self.clients.retain(|known| known.session != session);
+        self.clients.push(client);
+        self.ghosts.retain(|ghost| self.state.session(ghost.session).is_some());
+        if let Some(same) = self.ghosts.iter().rposition(|ghost| ghost.is_like(&client)) {
+            let ghost = self.ghosts.remove(same);
+            if ghost.session != session {
+                run(self, None, ghost.logout(Reason::LostCarrier));
+            }
+        }
+    }
+
     /// A sign of life, or, where the session is over under the other policy, a login.
     fn or_login(
         &mut self,
@@ -245,7 +291,35 @@ impl Fold {
     }
 }
 
+const fn is_end_or_begin(body: &Body) -> bool {
+    match body {
+        Body::SessionOpened { .. } | Body::SessionClosed { .. } | Body::SessionExpired { .. } => {
+            true
+        }
+        Body::SessionResumed { .. }
+        | Body::Heartbeat { .. }
+        | Body::ActivityChanged { .. }
+        | Body::ClaimSet { .. }
+        | Body::ClaimCleared { .. }
+        | Body::ClaimExpired { .. }
+        | Body::VisibilityChanged { .. }
+        | Body::ActionAllowed { .. }
+        | Body::ActionRefused { .. }
+        | Body::Corrected { .. }
+        | Body::UserErased {} => false,
+    }
+}
+
 impl Client {
+    /// The one that a login is of.
+    const fn of(body: &Body) -> Option<Self> {
+        let Body::SessionOpened { session, kind, lease_ms, away_after_ms, .. } = body else {
+            return None;
+        };
+        let (session, kind, lease_ms) = (*session, *kind, *lease_ms);
+        Some(Self { session, kind, lease_ms, away_after_ms: *away_after_ms })
+    }
+
     fn login(&self, idle_ms: u32) -> Command {
         let (session, kind) = (self.session, self.kind);
         let interaction_driven = self.away_after_ms.is_some();

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 use tests::process::scratch::Scratch;
-use tests::process::{Ran, rollcall, run};
+use tests::process::{Ran, binary, rollcall, run};
 use tests::{World, eventually};
 
 async fn ran(world: &World, args: &[&str]) -> Ran {
@@ -72,6 +72,7 @@ async fn a_table_of_statuses_becomes_history_once_however_often_it_is_read() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_comparison_says_who_differs_and_likely_why() {
+    binary(); // Leases run while it is built.
     let (world, scratch) = (World::start().await, Scratch::new());
     world.user("slow").login().await;
     world.advance_s(130).await;

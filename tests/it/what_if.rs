@@ -144,6 +144,37 @@ async fn questions_are_for_admins_few_and_such_as_could_be_in_force() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn where_heartbeats_are_past_retention_history_stays_as_it_was() {
+    let world = World::start().await;
+    let ana = world.user("ana");
+    let session = ana.login().await;
+    for _ in 0..4 {
+        world.advance_s(90).await;
+        ana.beat(&session).await.expect(200);
+    }
+    ana.logout(&session).await.expect(200);
+    let shorter = |name: &str| json!({ "name": name, "policy": { "lease_ms": 70_000 } });
+    world.admin().post("/v1/what-if", shorter("with")).await.expect(202);
+    assert_eq!(report(&world, "with").await["users_changed"], 1);
+    // As retention leaves it: the heartbeats are gone, and it stands written up to where.
+    let mut owner = world.nodes[0].realm().database().owner().await.unwrap();
+    sqlx::raw_sql(
+        "set session_replication_role = replica;
+         insert into relay select 'retention', max(position) + 1 from event
+             where type = 'session_closed';
+         delete from event where class = 'H';",
+    )
+    .execute(&mut owner)
+    .await
+    .unwrap();
+    world.user("ben").login().await;
+    world.admin().post("/v1/what-if", shorter("without")).await.expect(202);
+    let report = report(&world, "without").await;
+    assert_eq!((&report["users"], &report["users_changed"]), (&json!(2), &json!(0)));
+    world.abandon().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_a_killed_worker_left_is_made_whole_by_the_next_one() {
     let mut world = hasty(1).await;
     live(&world, 30, 60).await;
@@ -157,7 +188,7 @@ async fn what_a_killed_worker_left_is_made_whole_by_the_next_one() {
     stop.cancel();
     let worked = work(&database, "again", &stop, |_| ()).await.unwrap();
     assert_eq!(worked, Worked::Stopped);
-    // As one leaves it that is killed: rows of users who are not complete, and its name at the work.
+    // As one that is killed leaves it: rows of users who are not complete, and its name.
     sqlx::raw_sql(
         "insert into what_if_span select 'again', max(user_no), now(), null, 'dnd'
            from current_status;

@@ -1,14 +1,14 @@
 //! The table in which a replaced system keeps who is online: `user, status, last_seen`.
 //!
-//! The first line names the columns, in any order, among others, separated by commas, semicolons or
-//! tabs: `user`, `user_id`, `id` or `username`; `status`, `online_status` or `is_online`;
-//! `last_seen`, `last_activity` or `updated_at`. Instants are RFC 3339, or `2026-01-31 08:30:00` with
-//! or without an offset (without: UTC), or seconds or milliseconds since 1970.
+//! The first line names the columns, in any order, among others, separated by commas, semicolons
+//! or tabs: `user`, `user_id`, `id` or `username`; `status`, `online_status` or `is_online`;
+//! `last_seen`, `last_activity` or `updated_at`. Instants are RFC 3339, or `2026-01-31 08:30:00`
+//! with or without an offset (without: UTC), or seconds or milliseconds since 1970.
 //!
 //! As history a row says one thing: then this user was there, and nobody knows for how long. So it
-//! becomes a session of no length, opened and ended (`lost_carrier`) at `last_seen`. Its user is known
-//! from then on, `offline` since, with that `last_seen`, until the first login of our own; an `online`
-//! row, too, since no client of ours keeps it up.
+//! becomes a session of no length, opened and ended (`lost_carrier`) at `last_seen`. Its user is
+//! known from then on, `offline` since, with that `last_seen`, until the first login of our own; an
+//! `online` row, too, since no client of ours keeps it up.
 
 use chrono::{DateTime, NaiveDateTime, Utc};
 use domain::command::{ImportLine, ImportedChange};

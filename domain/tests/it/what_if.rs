@@ -1,7 +1,7 @@
 //! History under another policy.
 
 use domain::policy::PolicyPatch;
-use domain::what_if::{Span, WhatIf};
+use domain::what_if::{Fold, Span, WhatIf};
 use domain::{Event, Policy, Reason, Silence, Silences, Status};
 
 use crate::given::{
@@ -109,6 +109,21 @@ fn our_outages_stay_nobodys_time_out() {
         ..lease(70)
     };
     becomes(&what_if, &[opened(PHONE, 0)], 1_000, [(0, Online), (170, Offline)]);
+}
+
+#[test]
+fn where_heartbeats_are_gone_history_stays_as_it_was() {
+    let what_if = lease(70);
+    let mut fold = Fold::default();
+    // Kept up for 1,000 s by heartbeats that nobody has any more.
+    for event in [opened(PHONE, 0), opened(LAPTOP, 10), closed(LAPTOP, 1_000)] {
+        fold.as_it_was(&event);
+    }
+    fold.begin(&what_if, at(2_000));
+    fold.take(&what_if, &beat(PHONE, 2_060), &Policy::default());
+    fold.until(&what_if, &Policy::default(), at(3_000));
+    let spans: Vec<_> = fold.finish().into_iter().map(|span| (span.from, span.status)).collect();
+    assert_eq!(spans, [(at(0), Online), (at(2_130), Offline)]);
 }
 
 #[test]

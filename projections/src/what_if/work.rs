@@ -2,8 +2,9 @@
 //!
 //! Heartbeats cannot be read by user, only by windows of positions. So each slice reads the whole
 //! log once, in windows, and keeps one compact state for each of its users (some 500 bytes); spans
-//! leave memory as soon as nothing can change them. N users cost `ceil(N / SLICE_USERS)` passes over
-//! the log, in bounded memory. No transaction outlasts a window, a flush or the sum of some users.
+//! leave memory as soon as nothing can change them. N users cost `ceil(N / SLICE_USERS)` passes
+//! over the log, in bounded memory. No transaction outlasts a window, a flush or the sum of some
+//! users.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -90,6 +91,7 @@ struct Work<'a> {
     worker: Uuid,
     claim: Claim,
     what_if: WhatIf,
+    gone: Option<(Position, Timestamp)>,
     spans: Vec<(i64, Span)>,
 }
 
@@ -110,8 +112,9 @@ pub async fn work(
     };
     let patch = claim.patch.0.clone();
     let what_if = WhatIf { patch, silences: silences(&mut connection).await? };
-    let mut work = Work { connection, name, worker, claim, what_if, spans: Vec::new() };
-    let worked = work.all(stop, &mut tell).await;
+    let (gone, spans) = (None, Vec::new());
+    let mut work = Work { connection, name, worker, claim, what_if, gone, spans };
+    let ended = work.all(stop, &mut tell).await;
     // Whoever comes next need not wait until this one is taken for gone.
     sqlx::query("update what_if set worker = null where name = $1 and worker = $2")
         .bind(name)
@@ -119,7 +122,7 @@ pub async fn work(
         .execute(&mut work.connection)
         .await?;
     work.connection.close().await?;
-    worked
+    ended
 }
 
 /// Takes it, or says again that this worker is at it; none: it is not to be had.
@@ -179,9 +182,24 @@ async fn silences(connection: &mut PgConnection) -> Result<Silences, Error> {
     Ok(Silences::new(all.into_iter().map(|(from, to)| Silence { from, to }).collect()))
 }
 
+/// Up to where heartbeats are gone, and when the first event after that was recorded.
+async fn gone(connection: &mut PgConnection) -> Result<Option<(Position, Timestamp)>, Error> {
+    let gone = sqlx::query_as(
+        "select r.number - 1, e.recorded_at from relay r
+          cross join lateral (select recorded_at from event
+                               where class = 'T' and position >= r.number
+                               order by position limit 1) e
+          where r.source = 'retention'",
+    )
+    .fetch_optional(connection)
+    .await?;
+    Ok(gone)
+}
+
 /// What a window holds.
 #[derive(FromRow)]
 struct Read {
+    position: Position,
     user_no: Option<i64>,
     occurred_at: Timestamp,
     session_id: Option<SessionId>,
@@ -191,7 +209,7 @@ struct Read {
 }
 
 const WINDOW_STATEMENT: &str = "
-    select e.user_no, e.occurred_at, e.session_id, e.idle_ms,
+    select e.position, e.user_no, e.occurred_at, e.session_id, e.idle_ms,
            case when e.user_no is null then e.data -> 'policy' when e.class = 'T' then
                jsonb_strip_nulls(jsonb_build_object('type', e.type, 'at', rfc3339(e.occurred_at),
                    'session', e.session_id, 'reason', e.reason,
@@ -253,6 +271,7 @@ impl Work<'_> {
         let left = "delete from what_if_span where name = $1 and user_no > $2";
         sqlx::query(left).bind(self.name).bind(from).execute(&mut self.connection).await?;
         self.spans.clear();
+        self.gone = gone(&mut self.connection).await?;
         let mut folds: HashMap<i64, Fold> = HashMap::new();
         self.import(from, to, &mut folds).await?;
         let mut policy = Policy::default();
@@ -275,7 +294,12 @@ impl Work<'_> {
                 return Ok(Worked::Taken);
             }
         }
+        if gone(&mut self.connection).await? != self.gone {
+            // Heartbeats went while they were being read. That is once in a leaf: again.
+            return Box::pin(self.slice(from, to, stop, tell)).await;
+        }
         for (user, mut fold) in folds {
+            self.begin(&mut fold);
             fold.until(&self.what_if, &policy, self.claim.upto_at);
             self.spans.extend(fold.finish().into_iter().map(|span| (user, span)));
             if self.spans.len() >= FLUSH_SPANS && !self.flush().await? {
@@ -348,10 +372,21 @@ impl Work<'_> {
                 (None, None) => return Err(Error::Undecodable("a heartbeat".to_owned())),
             };
             let fold = folds.entry(user).or_default();
-            fold.take(&self.what_if, &event, policy);
+            if self.gone.is_some_and(|(upto, _)| row.position <= upto) {
+                fold.as_it_was(&event);
+            } else {
+                self.begin(fold);
+                fold.take(&self.what_if, &event, policy);
+            }
             self.spans.extend(fold.drain().map(|span| (user, span)));
         }
         Ok(())
+    }
+
+    fn begin(&self, fold: &mut Fold) {
+        if let Some((_, at)) = self.gone {
+            fold.begin(&self.what_if, at);
+        }
     }
 
     /// Writes what is settled. False: somebody else is at it, and nothing was written.
