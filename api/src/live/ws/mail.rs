@@ -4,10 +4,12 @@ use std::time::Duration;
 
 use axum::extract::ws::Utf8Bytes;
 use domain::{GroupName, UserId, UserNo};
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
 use projections::Error;
 use projections::mailman::{Delivery, Inbox};
 use projections::messages::{self, Draft, To};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::sleep;
 use uuid::Uuid;
 
 use super::wire::Wire;
@@ -23,11 +25,12 @@ const RETRY_PAUSE: Duration = Duration::from_secs(1);
 pub(super) const AT_ONCE: usize = 32;
 
 /// One connection's share of its user's mail.
-#[derive(Debug)]
 pub(super) struct Mail {
-    inbox: Inbox,
+    /// Goes on where it was whatever else happens: what is read from the database is read once.
+    reading: BoxFuture<'static, (Inbox, Delivery)>,
+    /// Listens to groups while the other one is read.
+    ears: Inbox,
     user: UserNo,
-    retry_at: Option<Instant>,
     /// Messages passed on that the client has not acknowledged: so many frames it has to its
     /// credit.
     owed: usize,
@@ -44,37 +47,23 @@ pub(super) struct Sent {
 impl Mail {
     /// Begins with what waits. Groups that the token names are listened to.
     pub(super) fn of(app: &App, caller: &Caller, user: UserNo) -> Self {
-        let mut inbox = app.mail.subscribe(user);
+        let mut ears = app.mail.subscribe(user);
         for group in caller.groups.iter().filter_map(|name| name.parse().ok()) {
-            if !inbox.listen_to(&group) {
+            if !ears.listen_to(&group) {
                 break;
             }
         }
-        Self { inbox, user, retry_at: None, owed: 0 }
+        Self { reading: read(app.mail.subscribe(user), user).boxed(), ears, user, owed: 0 }
     }
 
     /// The next message. Nothing is lost if the call is given up.
     pub(super) async fn next(&mut self) -> Delivery {
-        loop {
-            if let Some(retry_at) = self.retry_at {
-                sleep_until(retry_at).await;
-                self.retry_at = None;
-            }
-            match self.inbox.next().await {
-                Ok(delivery) => {
-                    if delivery.receiver.is_some() {
-                        self.owed = self.owed.saturating_add(1);
-                    }
-                    return delivery;
-                }
-                // The connection is told by other means.
-                Err(Error::ShuttingDown) => std::future::pending().await,
-                Err(error) => {
-                    tracing::warn!(user_no = %self.user, %error, "reading what waits for a user");
-                    self.retry_at = Some(Instant::now() + RETRY_PAUSE);
-                }
-            }
+        let (inbox, delivery) = (&mut self.reading).await;
+        self.reading = read(inbox, self.user).boxed();
+        if delivery.receiver.is_some() {
+            self.owed = self.owed.saturating_add(1);
         }
+        delivery
     }
 
     /// Whether an `ack` answers something that was passed on: then it is not one frame too many,
@@ -101,7 +90,7 @@ impl Mail {
 
     /// The same for a group that the connection is in.
     pub(super) fn listen_to(&mut self, group: &GroupName) -> Result<(), Problem> {
-        if self.inbox.listen_to(group) {
+        if self.ears.listen_to(group) {
             return Ok(());
         }
         let detail = "this connection listens to as many groups as it may";
@@ -110,12 +99,12 @@ impl Mail {
 
     /// Ends that. What is kept for a member still comes.
     pub(super) fn leave(&mut self, group: &GroupName) {
-        self.inbox.leave(group);
+        self.ears.leave(group);
     }
 
     /// Sends to one user who may be seen, or to a group of the caller's.
     pub(super) async fn send(
-        &self,
+        &mut self,
         app: &App,
         caller: &Caller,
         sent: Sent,
@@ -146,7 +135,7 @@ impl Mail {
 
     /// Sends to everybody who is live.
     pub(super) async fn broadcast(
-        &self,
+        &mut self,
         app: &App,
         caller: &Caller,
         headline: Option<String>,
@@ -159,9 +148,23 @@ impl Mail {
     }
 
     /// The user has this message, whichever of its sessions says so.
-    pub(super) async fn acknowledge(&self, app: &App, id: Uuid) -> Result<(), Problem> {
+    pub(super) async fn acknowledge(&mut self, app: &App, id: Uuid) -> Result<(), Problem> {
         messages::acknowledge(app.realm.pool(), self.user, &[id]).await?;
         Ok(())
+    }
+}
+
+async fn read(mut inbox: Inbox, user: UserNo) -> (Inbox, Delivery) {
+    loop {
+        match inbox.next().await {
+            Ok(delivery) => return (inbox, delivery),
+            // The connection is told by other means.
+            Err(Error::ShuttingDown) => std::future::pending().await,
+            Err(error) => {
+                tracing::warn!(user_no = %user, %error, "reading what waits for a user");
+                sleep(RETRY_PAUSE).await;
+            }
+        }
     }
 }
 
