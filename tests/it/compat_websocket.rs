@@ -24,7 +24,8 @@ async fn connect(client: &Client, path: &str) -> Socket {
     socket
 }
 
-fn presence(user: Value, online: bool) -> Value {
+fn presence(user: impl Into<Value>, online: bool) -> Value {
+    let user: Value = user.into();
     json!({ "type": "status_changed", "data": { "user_id": user, "is_online": online } })
 }
 
