@@ -56,12 +56,12 @@ pub async fn step(
 async fn page(connection: &mut PgConnection, target: Target, events: i64) -> Result<Step, Error> {
     let mut transaction = connection.begin().await?;
     let Some(from) = lock(&mut transaction, target).await? else { return Ok(Step::Taken) };
-    let Some((head, recorded_at)) = tail::newest(&mut transaction).await? else {
+    let newest = tail::newest(&mut transaction).await?;
+    let Some((head, recorded_at)) = newest.filter(|(head, _)| from < *head) else {
+        // Now, not when the connection is used next: a swap over another one wants the checkpoint.
+        transaction.rollback().await?;
         return Ok(Step::Idle);
     };
-    if from >= head {
-        return Ok(Step::Idle);
-    }
     let to = end_of_page(&mut transaction, from, head, events).await?;
     apply(&mut transaction, target, from, to).await?;
     sqlx::query(
