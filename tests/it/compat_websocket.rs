@@ -24,8 +24,8 @@ async fn connect(client: &Client, path: &str) -> Socket {
     socket
 }
 
-fn presence(user: Value, online: bool) -> Value {
-    json!({ "type": "status_changed", "data": { "user_id": user, "is_online": online } })
+fn presence(user: impl Into<Value>, online: bool) -> Value {
+    json!({ "type": "status_changed", "data": { "user_id": user.into(), "is_online": online } })
 }
 
 async fn refusal(client: &Client, path: &str, headers: &[(&'static str, &str)]) -> (u16, Value) {
