@@ -25,8 +25,7 @@ async fn connect(client: &Client, path: &str) -> Socket {
 }
 
 fn presence(user: impl Into<Value>, online: bool) -> Value {
-    let user: Value = user.into();
-    json!({ "type": "status_changed", "data": { "user_id": user, "is_online": online } })
+    json!({ "type": "status_changed", "data": { "user_id": user.into(), "is_online": online } })
 }
 
 async fn refusal(client: &Client, path: &str, headers: &[(&'static str, &str)]) -> (u16, Value) {
