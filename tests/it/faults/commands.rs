@@ -82,13 +82,14 @@ async fn token_db_url_and_import_work_beside_a_server_and_without_one() {
 async fn roles_of_db_url(dir: &str) {
     let url = run(["db-url", "--data-dir", dir, "--role", "analyst"]).await.ok();
     let mut analyst = PgConnection::connect(url.trim()).await.unwrap();
-    let events = sqlx::query_scalar::<_, i64>("select count(*) from event");
-    assert!(events.fetch_one(&mut analyst).await.unwrap() > 0);
+    let users = sqlx::query_scalar::<_, i64>("select count(*) from user_status");
+    assert!(users.fetch_one(&mut analyst).await.unwrap() > 0);
     let refused = async |connection: &mut PgConnection, statement: &str| {
         let error = sqlx::query(statement).execute(connection).await.unwrap_err();
         assert_eq!(error.as_database_error().unwrap().code().unwrap(), "42501", "{statement}");
     };
-    refused(&mut analyst, "select count(*) from detail").await;
+    refused(&mut analyst, "select count(*) from rollcall.event").await;
+    refused(&mut analyst, "select count(*) from rollcall.detail").await;
     refused(&mut analyst, "select pg_advisory_lock(1)").await;
     let url = run(["db-url", "--data-dir", dir, "--role", "api"]).await.ok();
     let mut api = PgConnection::connect(url.trim()).await.unwrap();
