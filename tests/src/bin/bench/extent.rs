@@ -45,7 +45,7 @@ impl Extent {
         watchers: 1_000,
         changes: 100,
         waves: 3,
-        prepare_ms: 80_000,
+        prepare_ms: 120_000,
         events_max: 10_000_000,
     };
     /// Within a minute, with everything that belongs to it.

@@ -82,8 +82,12 @@ pub(crate) fn lack_of_room(dir: &Path, bytes: u64) -> Result<Option<String>, Fai
     }))
 }
 
-/// Fills an empty log.
+/// Fills an empty log. Errors: a lease that would begin only after the filling.
 pub(crate) async fn fill(connection: &mut PgConnection, fill: &Fill) -> Result<(), Failure> {
+    let latest_ms = fill.groups.iter().filter_map(|group| group.ends_in_ms).max();
+    if latest_ms.is_some_and(|ms| ms + Group::ENDS_WITHIN_MS > fill.lease_ms.into()) {
+        return Err("a lease that ends later than one that has just begun".into());
+    }
     for statement in BEGIN {
         sqlx::query(statement).execute(&mut *connection).await?;
     }

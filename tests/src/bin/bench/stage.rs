@@ -185,13 +185,12 @@ async fn serve(
     Server::start(command, "rollcall", dir).await
 }
 
-/// From the answer of `GET /v1/views`.
+/// From the answer of `GET /v1/views`, while nothing is appended.
 fn is_caught_up(views: &Value) -> bool {
     let Some(items) = views["items"].as_array() else { return false };
-    let live = || items.iter().filter(|view| view["state"] == "live");
-    // Whatever is appended meanwhile is a page that comes at once.
-    let at_head = |view: &Value| view["lag_ms"].as_i64().is_some_and(|lag_ms| lag_ms < 2_500);
-    live().count() > 0 && live().all(at_head)
+    let mut live = items.iter().filter(|view| view["state"] == "live").peekable();
+    let at_head = |view: &Value| view["position"].as_i64() >= view["head"].as_i64();
+    live.peek().is_some() && live.all(at_head)
 }
 
 /// From `/proc/ID/status`.
@@ -209,10 +208,11 @@ mod tests {
 
     #[test]
     fn views_have_caught_up_when_no_live_one_is_behind() {
-        let view = |state: &str, lag_ms: i64| json!({ "state": state, "lag_ms": lag_ms });
+        let view =
+            |state: &str, position: i64| json!({ "state": state, "position": position, "head": 7 });
         let all = |items: Value| is_caught_up(&json!({ "items": items }));
-        assert!(all(json!([view("live", 0), view("kept", 90_000)])));
-        assert!(!all(json!([view("live", 0), view("live", 90_000)])));
+        assert!(all(json!([view("live", 7), view("kept", 1)])));
+        assert!(!all(json!([view("live", 7), view("live", 6)])));
         assert!(!all(json!([])) && !is_caught_up(&Value::Null));
     }
 
