@@ -51,6 +51,21 @@ const COLUMNS: &str = "s.status::text as status, s.from_at, s.to_at, s.from_posi
         s.from_type::text as from_type, s.from_reason::text as from_reason, s.to_position,
         s.to_type::text as to_type, s.to_reason::text as to_reason";
 
+/// What is asked for a history: $1 user, $2 and $3 the window, $4 how many, $5 known up to. The
+/// benchmark asks how the view is read by it.
+pub fn history_statement(from_view: bool) -> String {
+    let source = if from_view { "status_span" } else { "fold_spans(array[$1], $5, false)" };
+    format!(
+        "select {COLUMNS} from {source} s
+          where s.user_no = $1 and $5::bigint > 0
+            and s.from_at >= coalesce((select max(f.from_at) from {source} f
+                                        where f.user_no = $1 and f.from_at <= $2), '-infinity')
+            and ($2::timestamptz is null or s.to_at is null or s.to_at > $2)
+            and ($3::timestamptz is null or s.from_at < $3)
+          order by s.from_at limit $4"
+    )
+}
+
 /// Spans of a user, oldest first, not clipped. 404 is for the caller to say: no span at all may
 /// also mean none in this window.
 pub async fn history(
@@ -60,16 +75,7 @@ pub async fn history(
     limit: i64,
 ) -> Result<Vec<Span>, Error> {
     let from_view = window.known.is_none() && view_has(pool, user).await?;
-    let source = if from_view { "status_span" } else { "fold_spans(array[$1], $5, false)" };
-    let statement = format!(
-        "select {COLUMNS} from {source} s
-          where s.user_no = $1 and $5::bigint > 0
-            and s.from_at >= coalesce((select max(f.from_at) from {source} f
-                                        where f.user_no = $1 and f.from_at <= $2), '-infinity')
-            and ($2::timestamptz is null or s.to_at is null or s.to_at > $2)
-            and ($3::timestamptz is null or s.from_at < $3)
-          order by s.from_at limit $4"
-    );
+    let statement = history_statement(from_view);
     let rows = sqlx::query(&statement)
         .bind(user.0)
         .bind(window.from)
@@ -139,6 +145,35 @@ pub struct Was {
     pub since: Timestamp,
 }
 
+/// What is asked for everybody at an instant ($1), $2 null, above a number ($3), $4 how many. What
+/// the view lacks is folded, user by user; of what it has, one row of its key is read. The
+/// benchmark asks how the view is read by it.
+pub const EVERYBODY_AT: &str = "with v as (select version, position from view_version
+                 where view = 'status_span' and state = 'live'),
+          behind as (select distinct e.user_no from event e, v
+                      where e.class = 'T' and e.position > v.position
+                        and e.user_no is not null
+                     union
+                     select d.user_no from dead_letter d join v using (version)
+                      where d.view = 'status_span')
+     select a.user_no, a.user_id, w.status::text as status, w.from_at
+       from account a
+      cross join lateral (
+            select s.status, s.from_at from status_span s
+             where s.user_no = a.user_no and s.from_at <= $1
+               and not exists (select from behind b where b.user_no = a.user_no)
+             order by s.from_at desc limit 1) w
+      where a.user_no > $3 and $2::bigint is null
+     union all
+     select a.user_no, a.user_id, f.status::text, f.from_at
+       from behind b join account a using (user_no)
+      cross join lateral (
+            select s.status, s.from_at
+              from fold_spans(array[a.user_no], 9223372036854775807, false) s
+             where s.from_at <= $1 order by s.from_at desc limit 1) f
+      where a.user_no > $3
+      order by user_no limit $4";
+
 /// Everybody's status at an instant, in the order of our numbers, above one of them. Users whose
 /// first event came later are left out.
 pub async fn everybody_at(
@@ -148,35 +183,8 @@ pub async fn everybody_at(
     after: UserNo,
     limit: i64,
 ) -> Result<Vec<Was>, Error> {
-    // What the view lacks is folded, user by user; of what it has, one row of its key is read.
     let statement = match known {
-        None => {
-            "with v as (select version, position from view_version
-                         where view = 'status_span' and state = 'live'),
-                  behind as (select distinct e.user_no from event e, v
-                              where e.class = 'T' and e.position > v.position
-                                and e.user_no is not null
-                             union
-                             select d.user_no from dead_letter d join v using (version)
-                              where d.view = 'status_span')
-             select a.user_no, a.user_id, w.status::text as status, w.from_at
-               from account a
-              cross join lateral (
-                    select s.status, s.from_at from status_span s
-                     where s.user_no = a.user_no and s.from_at <= $1
-                       and not exists (select from behind b where b.user_no = a.user_no)
-                     order by s.from_at desc limit 1) w
-              where a.user_no > $3 and $2::bigint is null
-             union all
-             select a.user_no, a.user_id, f.status::text, f.from_at
-               from behind b join account a using (user_no)
-              cross join lateral (
-                    select s.status, s.from_at
-                      from fold_spans(array[a.user_no], 9223372036854775807, false) s
-                     where s.from_at <= $1 order by s.from_at desc limit 1) f
-              where a.user_no > $3
-              order by user_no limit $4"
-        }
+        None => EVERYBODY_AT,
         Some(_) => {
             "select a.user_no, a.user_id, w.status::text as status, w.from_at
                from account a

@@ -74,6 +74,11 @@ impl Server {
         Ok(Self { child, address })
     }
 
+    /// Its process.
+    pub(crate) fn id(&self) -> Option<u32> {
+        self.child.id()
+    }
+
     /// Asks it to end, and waits.
     pub(crate) async fn stop(mut self) -> Result<(), Failure> {
         if let Some(id) = self.child.id()
@@ -112,13 +117,4 @@ pub(crate) async fn rollcall() -> Result<PathBuf, Failure> {
         return Err("rollcall cannot be built".into());
     }
     Ok(profile_dir.join("rollcall"))
-}
-
-/// The whole standard output of a command that ends by itself.
-pub(crate) async fn output_of(mut command: Command) -> Result<String, Failure> {
-    let output = command.output().await?;
-    if !output.status.success() {
-        return Err(String::from_utf8_lossy(&output.stderr).into_owned().into());
-    }
-    Ok(String::from_utf8(output.stdout)?.trim().to_owned())
 }

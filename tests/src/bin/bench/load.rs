@@ -4,17 +4,19 @@
 //! request, so that little of the machine goes into asking. One thread asks more than any server
 //! on the rest of a small machine answers.
 
+use std::io;
 use std::net::SocketAddr;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use futures::future;
+use futures::{StreamExt as _, TryStreamExt as _, future, stream};
 use hdrhistogram::Histogram;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 use crate::Failure;
 use crate::http::{self, Answer, Parsed};
+use crate::machine::{Shares, Usage};
 
 /// Room for an answer; longer ones make more.
 const ANSWER_BYTES: usize = 16 * 1024;
@@ -24,6 +26,8 @@ const LATENCY_US_MAX: u64 = 60_000_000;
 const LATENCY_DIGITS: u8 = 2;
 /// How long after its end a round may still wait for answers.
 const ANSWER_PATIENCE: Duration = Duration::from_secs(20);
+/// Connections that are made at one time.
+const OPENED_AT_ONCE: usize = 256;
 /// How much of an unexpected answer is shown.
 const COMPLAINT_BYTES_MAX: usize = 300;
 
@@ -40,6 +44,18 @@ pub(crate) trait Script: Send + 'static {
     /// Whether it has nothing more to ask, whatever the time.
     fn is_done(&self) -> bool {
         false
+    }
+    /// How long it may not ask yet.
+    fn pause(&mut self) -> Option<Duration> {
+        None
+    }
+    /// What comes before the time begins, such as a handshake.
+    fn open(&mut self, _: &mut TcpStream) -> impl Future<Output = io::Result<()>> + Send {
+        future::ready(Ok(()))
+    }
+    /// What comes after it is over, such as a farewell.
+    fn close(&mut self, _: &mut TcpStream) -> impl Future<Output = io::Result<()>> + Send {
+        future::ready(Ok(()))
     }
     /// Reads an answer.
     fn parse(bytes: &[u8]) -> Parsed {
@@ -76,12 +92,29 @@ pub(crate) struct Tally {
     pub(crate) complaint: Option<String>,
     /// Microseconds from request to answer, of answers within the window.
     pub(crate) latency_us: Histogram<u32>,
+    /// Who used the processors between the first request and the last answer.
+    pub(crate) shares: Shares,
+    /// From where it is counted to the last answer.
+    pub(crate) took: Duration,
 }
 
 impl Tally {
     fn new() -> Result<Self, Failure> {
         let latency_us = Histogram::new_with_max(LATENCY_US_MAX, LATENCY_DIGITS)?;
-        Ok(Self { acknowledged: 0, counted: 0, errors: 0, complaint: None, latency_us })
+        Ok(Self {
+            acknowledged: 0,
+            counted: 0,
+            errors: 0,
+            complaint: None,
+            latency_us,
+            shares: Shares::default(),
+            took: Duration::ZERO,
+        })
+    }
+
+    /// A quantile of the latencies, in milliseconds.
+    pub(crate) fn latency_ms(&self, quantile: f64) -> f64 {
+        self.latency_us.value_at_quantile(quantile) as f64 / 1_000.0
     }
 
     fn add(&mut self, other: Self) -> Result<(), Failure> {
@@ -109,12 +142,10 @@ pub(crate) async fn drive<S: Script>(
     scripts: Vec<S>,
     timing: Timing,
 ) -> Result<Tally, Failure> {
-    let from = Instant::now() + timing.warm_up;
-    let window = Window { from, to: from + timing.measured };
     let (tell, told) = tokio::sync::oneshot::channel();
     thread::Builder::new().name("generator".to_owned()).spawn(move || {
         // An error says that nobody waits any longer.
-        drop(tell.send(generate(address, scripts, window)));
+        drop(tell.send(generate(address, scripts, timing)));
     })?;
     told.await?
 }
@@ -122,23 +153,45 @@ pub(crate) async fn drive<S: Script>(
 fn generate<S: Script>(
     address: SocketAddr,
     scripts: Vec<S>,
-    window: Window,
+    timing: Timing,
 ) -> Result<Tally, Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async move {
-        let mut tasks = Vec::with_capacity(scripts.len());
-        for script in scripts {
-            let stream = TcpStream::connect(address).await?;
-            stream.set_nodelay(true)?;
+        let opened: Vec<_> = stream::iter(scripts)
+            .map(|script| open(address, script))
+            .buffer_unordered(OPENED_AT_ONCE)
+            .try_collect()
+            .await?;
+        let usage = Usage::now();
+        let from = Instant::now() + timing.warm_up;
+        let window = Window { from, to: from + timing.measured };
+        let mut tasks = Vec::with_capacity(opened.len());
+        for (stream, script) in opened {
             tasks.push(tokio::spawn(converse(stream, script, window, Tally::new()?)));
         }
         let mut all = Tally::new()?;
-        let patience = window.to.saturating_duration_since(Instant::now()) + ANSWER_PATIENCE;
-        for tally in tokio::time::timeout(patience, future::try_join_all(tasks)).await?? {
+        let patience = timing.warm_up + timing.measured + ANSWER_PATIENCE;
+        let done = tokio::time::timeout(patience, future::try_join_all(tasks)).await??;
+        all.took = from.elapsed();
+        all.shares = &Usage::now() - &usage;
+        let mut left = Vec::with_capacity(done.len());
+        for (stream, script, tally) in done {
+            if tally.errors == 0 {
+                left.push((stream, script));
+            }
             all.add(tally)?;
         }
+        let farewells = left.iter_mut().map(|(stream, script)| script.close(stream));
+        tokio::time::timeout(ANSWER_PATIENCE, future::try_join_all(farewells)).await??;
         Ok(all)
     })
+}
+
+async fn open<S: Script>(address: SocketAddr, mut script: S) -> Result<(TcpStream, S), Failure> {
+    let mut stream = TcpStream::connect(address).await?;
+    stream.set_nodelay(true)?;
+    script.open(&mut stream).await?;
+    Ok((stream, script))
 }
 
 /// One connection's part of a round.
@@ -147,7 +200,7 @@ async fn converse<S: Script>(
     mut script: S,
     window: Window,
     mut tally: Tally,
-) -> Tally {
+) -> (TcpStream, S, Tally) {
     let mut bytes = Vec::with_capacity(ANSWER_BYTES);
     let mut began = Instant::now();
     while !script.is_done() && (began < window.to || !script.may_end()) {
@@ -155,7 +208,7 @@ async fn converse<S: Script>(
             Ok(answer) => answer,
             Err(error) => {
                 tally.complain(|| error.to_string());
-                return tally;
+                return (stream, script, tally);
             }
         };
         let ended = Instant::now();
@@ -173,8 +226,12 @@ async fn converse<S: Script>(
             }),
         }
         began = ended;
+        if let Some(pause) = script.pause() {
+            tokio::time::sleep(pause).await;
+            began = Instant::now();
+        }
     }
-    tally
+    (stream, script, tally)
 }
 
 /// Sends one request and reads its answer.
@@ -182,17 +239,17 @@ async fn ask<'b, S: Script>(
     stream: &mut TcpStream,
     request: &[u8],
     bytes: &'b mut Vec<u8>,
-) -> std::io::Result<Answer<'b>> {
+) -> io::Result<Answer<'b>> {
     stream.write_all(request).await?;
     bytes.clear();
     loop {
         if stream.read_buf(bytes).await? == 0 {
-            return Err(std::io::ErrorKind::UnexpectedEof.into());
+            return Err(io::ErrorKind::UnexpectedEof.into());
         }
         match S::parse(bytes) {
             Parsed::Partial => {}
             Parsed::Whole(status, body) => return Ok(Answer { status, body: &bytes[body] }),
-            Parsed::Garbled => return Err(std::io::ErrorKind::InvalidData.into()),
+            Parsed::Garbled => return Err(io::ErrorKind::InvalidData.into()),
         }
     }
 }

@@ -5,8 +5,10 @@ use std::str::FromStr as _;
 use futures::TryStreamExt as _;
 use sqlx::postgres::{PgConnectOptions, PgPoolCopyExt as _, PgPoolOptions};
 use sqlx::{ConnectOptions as _, Executor as _, PgPool};
+use uuid::Uuid;
 
 use crate::Failure;
+use crate::fill::{self, Fill};
 
 /// How many bytes `copy` sends at a time.
 const COPY_BYTES: usize = 64 * 1024;
@@ -17,6 +19,22 @@ const COPIED: &str = "bench_copied";
 #[derive(Debug, Clone)]
 pub(crate) struct Log {
     pool: PgPool,
+}
+
+/// Ends of leases in the log.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Lapses {
+    pub(crate) count: u64,
+    /// From the end to its record, the longest, in milliseconds.
+    pub(crate) behind_max_ms: f64,
+    /// From the first end to the last, in milliseconds.
+    pub(crate) apart_ms: f64,
+}
+
+/// The names of all sessions that were filled in for a group.
+fn sessions_of(letter: char) -> (Uuid, Uuid) {
+    let first = u128::from(u32::from(letter)) << 96;
+    (Uuid::from_u128(first), Uuid::from_u128(first | u128::MAX >> 32))
 }
 
 /// Ways to reach one schema of the database at `url`.
@@ -30,6 +48,29 @@ impl Log {
     pub(crate) fn new(url: &str) -> Result<Self, Failure> {
         let options = options(url, projections::db::SCHEMA)?;
         Ok(Self { pool: PgPoolOptions::new().max_connections(2).connect_lazy_with(options) })
+    }
+
+    /// Fills it, before its server starts.
+    pub(crate) async fn fill(&self, with: &Fill) -> Result<(), Failure> {
+        fill::fill(&mut *self.pool.acquire().await?, with).await
+    }
+
+    /// Does now what PostgreSQL would do in the background.
+    pub(crate) async fn tidy(&self) -> Result<(), Failure> {
+        for statement in ["vacuum analyze", "checkpoint"] {
+            self.pool.execute(statement).await?;
+        }
+        Ok(())
+    }
+
+    /// Leaves the database to be stopped.
+    pub(crate) async fn close(&self) {
+        self.pool.close().await;
+    }
+
+    /// A connection for questions of one work alone.
+    pub(crate) fn pool(&self) -> &PgPool {
+        &self.pool
     }
 
     /// Gives users their numbers, so that logging them in needs no commit for each name.
@@ -59,6 +100,91 @@ impl Log {
         let count = "select count(*) from event_t where position > $1 and position <= $2
             and type in ('session_opened', 'session_closed')";
         self.count(count, after, to).await
+    }
+
+    /// Transitions of users in the log above one position, up to another.
+    pub(crate) async fn transitions(&self, after: i64, to: i64) -> Result<u64, Failure> {
+        let count = "select count(*) from event_t where position > $1 and position <= $2
+            and user_no is not null";
+        self.count(count, after, to).await
+    }
+
+    /// When a transition was written down, in microseconds since 1970.
+    pub(crate) async fn recorded_at_us(&self, position: i64) -> Result<u64, Failure> {
+        let at: i64 = sqlx::query_scalar(
+            "select (extract(epoch from recorded_at) * 1000000)::bigint from event_t
+              where position = $1",
+        )
+        .bind(position)
+        .fetch_one(&self.pool)
+        .await?;
+        Ok(at.cast_unsigned())
+    }
+
+    /// How long until the leases of a group begin to end, in milliseconds; none live: less than 0.
+    pub(crate) async fn ends_in_ms(&self, letter: char) -> Result<i64, Failure> {
+        let (first, last) = sessions_of(letter);
+        let ends: Option<f64> = sqlx::query_scalar(
+            "select extract(epoch from lease_end(min(last_seen), max(lease_ms)) - log_clock())
+                    ::float8 * 1000
+               from live_session where session_id between $1 and $2",
+        )
+        .bind(first)
+        .bind(last)
+        .fetch_one(&self.pool)
+        .await?;
+        Ok(ends.map_or(-1, |ms| ms as i64))
+    }
+
+    /// Whether any session of a group is live. Cheap: it is asked while others are at work.
+    pub(crate) async fn any_live(&self, letter: char) -> Result<bool, Failure> {
+        let (first, last) = sessions_of(letter);
+        let any = sqlx::query_scalar(
+            "select exists (select from live_session where session_id between $1 and $2)",
+        );
+        Ok(any.bind(first).bind(last).fetch_one(&self.pool).await?)
+    }
+
+    /// Ends of a group's leases.
+    pub(crate) async fn lapses(&self, letter: char) -> Result<Lapses, Failure> {
+        let (first, last) = sessions_of(letter);
+        let row: (i64, Option<f64>, Option<f64>) = sqlx::query_as(
+            "select count(*),
+                    extract(epoch from max(recorded_at - occurred_at))::float8 * 1000,
+                    extract(epoch from max(occurred_at) - min(occurred_at))::float8 * 1000
+               from event_t where type = 'session_expired' and session_id between $1 and $2",
+        )
+        .bind(first)
+        .bind(last)
+        .fetch_one(&self.pool)
+        .await?;
+        let (count, behind, apart) = row;
+        Ok(Lapses {
+            count: count.cast_unsigned(),
+            behind_max_ms: behind.unwrap_or_default(),
+            apart_ms: apart.unwrap_or_default(),
+        })
+    }
+
+    /// Rows of each view that was built anew, and of what was live before.
+    pub(crate) async fn rebuilt(&self) -> Result<Vec<(String, i64, i64)>, Failure> {
+        let versions: Vec<(String, i32, i32)> = sqlx::query_as(
+            "select l.view, l.version, k.version
+               from view_version l join view_version k using (view)
+              where l.state = 'live' and k.state = 'kept' order by l.view",
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        let mut found = Vec::new();
+        for (view, live, kept) in versions {
+            let mut rows = [0_i64; 2];
+            for (rows, version) in rows.iter_mut().zip([live, kept]) {
+                let count = format!("select count(*) from {view}_{version}");
+                *rows = sqlx::query_scalar(&count).fetch_one(&self.pool).await?;
+            }
+            found.push((view, rows[0], rows[1]));
+        }
+        Ok(found)
     }
 
     async fn count(&self, statement: &'static str, after: i64, to: i64) -> Result<u64, Failure> {

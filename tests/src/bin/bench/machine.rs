@@ -32,6 +32,17 @@ pub(crate) struct Shares {
     pub(crate) others: f64,
 }
 
+impl std::fmt::Display for Shares {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let mut ours: Vec<_> = self.ours.iter().filter(|(_, used)| **used >= 0.01).collect();
+        ours.sort_by_key(|(name, _)| name.as_str());
+        for (name, used) in ours {
+            write!(f, "{name} {used:.2}, ")?;
+        }
+        write!(f, "others {:.0}%", self.others * 100.0)
+    }
+}
+
 /// One process.
 struct Process {
     name: String,

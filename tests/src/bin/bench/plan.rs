@@ -1,9 +1,5 @@
 //! What is measured, what it is compared to, and where the bars are: BENCH.md as a table.
 
-use std::time::Duration;
-
-use crate::load::Timing;
-
 /// Something with a rate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Figure {
@@ -19,16 +15,25 @@ pub(crate) enum Figure {
     Churn,
     Status,
     Status100,
+    HeartbeatWs,
+    History,
+    AsOf,
 }
+
+/// WebSockets that send heartbeats.
+pub(crate) const SOCKETS: usize = 2_000;
 
 /// In the order of a round: what is compared stands together.
 pub(crate) const FIGURES: &[Figure] = &[
     Figure::Stock,
     Figure::Update,
     Figure::Heartbeat,
+    Figure::HeartbeatWs,
     Figure::Noop,
     Figure::Status,
     Figure::Status100,
+    Figure::History,
+    Figure::AsOf,
     Figure::Churn,
     Figure::Heartbeat64,
     Figure::Noop64,
@@ -53,6 +58,9 @@ impl Figure {
             Self::Churn => "churn",
             Self::Status => "status",
             Self::Status100 => "status-100",
+            Self::HeartbeatWs => "heartbeat-ws",
+            Self::History => "history",
+            Self::AsOf => "as-of",
         }
     }
 
@@ -63,20 +71,23 @@ impl Figure {
             Self::Heartbeat
             | Self::Heartbeat64
             | Self::HeartbeatBatch
+            | Self::HeartbeatWs
             | Self::Stock
             | Self::Update => "heartbeats/s",
             Self::Copy => "rows/s",
             Self::Redis => "setex/s",
             Self::Churn => "pairs/s",
-            Self::Status | Self::Status100 => "statuses/s",
+            Self::Status | Self::Status100 | Self::AsOf => "statuses/s",
+            Self::History => "pages/s",
         }
     }
 
     /// Connections that ask at one time.
     pub(crate) fn connections(self) -> usize {
         match self {
-            Self::Copy => 1,
-            Self::HeartbeatBatch => 8,
+            Self::Copy | Self::AsOf => 1,
+            Self::HeartbeatBatch | Self::History => 8,
+            Self::HeartbeatWs => SOCKETS,
             Self::Noop64 | Self::Heartbeat64 => 64,
             Self::Noop
             | Self::Heartbeat
@@ -97,7 +108,7 @@ impl Figure {
     /// Over how long it is counted, in terms of the others: where many come in one answer, fewer
     /// answers would make a coarse rate.
     pub(crate) fn length_factor(self) -> u32 {
-        if self == Self::HeartbeatBatch { 3 } else { 1 }
+        if matches!(self, Self::HeartbeatBatch | Self::AsOf) { 3 } else { 1 }
     }
 
     /// What has to be measured before it in the same round.
@@ -161,6 +172,7 @@ pub(crate) const BARS: &[Bar] = &[
     at_least("heartbeat/noop", Figure::Heartbeat, 0.30, Figure::Noop),
     at_least("heartbeat/stock", Figure::Heartbeat, 8.0, Figure::Stock),
     at_least("heartbeat/update", Figure::Heartbeat, 4.0, Figure::Update),
+    at_least("heartbeat-ws/heartbeat", Figure::HeartbeatWs, 1.5, Figure::Heartbeat),
     spread("heartbeat p99/p50", Figure::Heartbeat, 4.0),
     spread("heartbeat-64 p99/p50", Figure::Heartbeat64, 4.0),
     at_least("heartbeat-batch/copy", Figure::HeartbeatBatch, 0.55, Figure::Copy),
@@ -170,64 +182,74 @@ pub(crate) const BARS: &[Bar] = &[
     at_least("status-100/status", Figure::Status100, 5.0, Figure::Status),
 ];
 
-/// What BENCH.md names beyond that.
-pub(crate) const NOT_YET: &str =
-    "heartbeat-ws, fanout, expire, history, as-of, rebuild, growth, memory";
+/// Something that is no rate, with a stage of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Work {
+    Fanout,
+    Expire,
+    Rebuild,
+    Growth,
+    Memory,
+}
 
-/// Works of BENCH.md with a bar, by the names given; all, if none is given. With what they are
-/// compared to. Errors: a name that there is not.
-pub(crate) fn chosen(names: &[String]) -> Result<Vec<Figure>, String> {
-    let find = |name: &str| FIGURES.iter().find(|figure| figure.name() == name).copied();
-    let mut wanted = Vec::new();
-    for name in names {
-        let figure = find(name).ok_or_else(|| {
-            let all: Vec<&str> = FIGURES.iter().map(|figure| figure.name()).collect();
-            format!("nothing here is called {name}; there are {}", all.join(", "))
-        })?;
-        wanted.push(figure);
-        for bar in BARS {
-            match bar.measure {
-                Measure::Ratio(work, reference) if work == figure => wanted.push(reference),
-                Measure::Ratio(..) | Measure::Spread(_) => {}
-            }
+/// In the order in which they are done, after all rounds.
+pub(crate) const WORKS: &[Work] =
+    &[Work::Fanout, Work::Expire, Work::Rebuild, Work::Growth, Work::Memory];
+
+impl Work {
+    /// Its name in the table and for `--only`.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Fanout => "fanout",
+            Self::Expire => "expire",
+            Self::Rebuild => "rebuild",
+            Self::Growth => "growth",
+            Self::Memory => "memory",
+        }
+    }
+
+    /// Whether it is done only with `--long`, or by its name.
+    pub(crate) fn is_long(self) -> bool {
+        match self {
+            Self::Fanout | Self::Expire => false,
+            Self::Rebuild | Self::Growth | Self::Memory => true,
+        }
+    }
+}
+
+/// What is to be measured.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Chosen {
+    pub(crate) figures: Vec<Figure>,
+    pub(crate) works: Vec<Work>,
+}
+
+/// What has one of these names; all, if none is given. Figures come with what they are compared to.
+/// Errors: a name that there is not.
+pub(crate) fn chosen(names: &[String], long: bool) -> Result<Chosen, String> {
+    let wants = |name: &str| names.iter().any(|wanted| wanted == name);
+    let mut known = FIGURES.iter().map(|f| f.name()).chain(WORKS.iter().map(|w| w.name()));
+    if let Some(unknown) = names.iter().find(|name| !known.clone().any(|known| known == **name)) {
+        let first = known.next().unwrap_or_default().to_owned();
+        let all = known.fold(first, |all, name| all + ", " + name);
+        return Err(format!("nothing here is called {unknown}; there are {all}"));
+    }
+    let is_wanted = |work: &Work| {
+        if names.is_empty() { long || !work.is_long() } else { wants(work.name()) }
+    };
+    let works = WORKS.iter().copied().filter(is_wanted).collect();
+    let mut wanted: Vec<Figure> =
+        FIGURES.iter().copied().filter(|f| names.is_empty() || wants(f.name())).collect();
+    for bar in BARS {
+        match bar.measure {
+            Measure::Ratio(work, reference) if wants(work.name()) => wanted.push(reference),
+            Measure::Ratio(..) | Measure::Spread(_) => {}
         }
     }
     let needed: Vec<Figure> = wanted.iter().filter_map(|figure| figure.needs()).collect();
     wanted.extend(needed);
-    let is_wanted = |figure: &&Figure| names.is_empty() || wanted.contains(figure);
-    Ok(FIGURES.iter().filter(is_wanted).copied().collect())
-}
-
-/// How much is done.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Extent {
-    pub(crate) sessions: usize,
-    pub(crate) churn_users: usize,
-    pub(crate) rounds: usize,
-    pub(crate) timing: Timing,
-}
-
-impl Extent {
-    /// The usual one.
-    pub(crate) const USUAL: Self = Self {
-        sessions: 100_000,
-        churn_users: 20_000,
-        rounds: 5,
-        timing: Timing {
-            warm_up: Duration::from_millis(500),
-            measured: Duration::from_millis(3_500),
-        },
-    };
-    /// Within a minute, with everything that belongs to it.
-    pub(crate) const QUICK: Self = Self {
-        sessions: 10_000,
-        churn_users: 5_000,
-        rounds: 3,
-        timing: Timing {
-            warm_up: Duration::from_millis(200),
-            measured: Duration::from_millis(600),
-        },
-    };
+    let figures = FIGURES.iter().filter(|figure| wanted.contains(figure)).copied().collect();
+    Ok(Chosen { figures, works })
 }
 
 #[cfg(test)]
@@ -235,11 +257,25 @@ impl Extent {
 mod tests {
     use super::*;
 
+    fn names(names: &[&str]) -> Vec<String> {
+        names.iter().map(|name| (*name).to_owned()).collect()
+    }
+
     #[test]
     fn whatever_is_chosen_brings_what_it_is_compared_to() {
-        let chosen = chosen(&["heartbeat-batch".to_owned()]).unwrap();
-        assert_eq!(chosen, [Figure::HeartbeatBatch, Figure::Copy, Figure::Redis]);
-        assert_eq!(super::chosen(&[]).unwrap(), FIGURES);
-        assert!(super::chosen(&["nothing".to_owned()]).is_err());
+        let batch = chosen(&names(&["heartbeat-batch"]), false).unwrap();
+        assert_eq!(batch.figures, [Figure::HeartbeatBatch, Figure::Copy, Figure::Redis]);
+        assert!(batch.works.is_empty());
+        assert_eq!(chosen(&[], false).unwrap().figures, FIGURES);
+        let unknown = chosen(&names(&["fanout", "nothing"]), false).unwrap_err();
+        assert!(unknown.contains("nothing; there are") && unknown.contains(", memory"));
+    }
+
+    #[test]
+    fn long_works_are_done_where_they_are_asked_for() {
+        assert_eq!(chosen(&[], false).unwrap().works, [Work::Fanout, Work::Expire]);
+        assert_eq!(chosen(&[], true).unwrap().works, WORKS);
+        let growth = chosen(&names(&["growth"]), false).unwrap();
+        assert_eq!(growth, Chosen { figures: Vec::new(), works: vec![Work::Growth] });
     }
 }

@@ -7,8 +7,9 @@ use serde_json::{Value, json};
 
 use crate::Failure;
 use crate::machine::OTHERS_MAX;
-use crate::plan::{BARS, Bar, Figure, Limit, Measure, NOT_YET};
+use crate::plan::{BARS, Bar, Figure, Limit, Measure, Work};
 use crate::round::{Appends, Round};
+use crate::works::{Outcome, Reading};
 
 /// All rounds of one figure.
 pub(crate) struct Series {
@@ -26,6 +27,11 @@ impl Series {
     /// Why it does not count: the first reason of any round.
     fn void(&self) -> Option<&str> {
         self.rounds.iter().find_map(|round| round.void.as_deref())
+    }
+
+    /// What the last round has to say.
+    fn remark(&self) -> Option<&str> {
+        self.rounds.last().and_then(|round| round.remark.as_deref())
     }
 
     fn rate(&self) -> f64 {
@@ -69,7 +75,7 @@ impl Series {
 }
 
 /// The middle one, or the mean of the two in the middle.
-fn median(mut values: Vec<f64>) -> f64 {
+pub(crate) fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     let (Some(upper), lower) =
         (values.get(values.len() / 2), values.get(values.len().saturating_sub(1) / 2))
@@ -79,56 +85,92 @@ fn median(mut values: Vec<f64>) -> f64 {
     f64::midpoint(*upper, *lower.unwrap_or(upper))
 }
 
+/// Everything that was measured.
+#[derive(Default)]
+pub(crate) struct Measured {
+    pub(crate) series: Vec<Series>,
+    /// What is not installed here.
+    pub(crate) missing: Vec<Figure>,
+    pub(crate) works: Vec<(Work, Outcome)>,
+}
+
 /// What came of one bar.
 struct Judged {
-    bar: Bar,
+    name: &'static str,
+    limit: Limit,
     value: Option<f64>,
     rates: Option<(f64, f64)>,
 }
 
 impl Judged {
     fn is_met(&self) -> bool {
-        self.value.is_some_and(|value| self.bar.limit.is_met(value))
+        self.value.is_some_and(|value| self.limit.is_met(value))
     }
 
-    fn of(bar: Bar, all: &[Series]) -> Option<Self> {
+    fn of(bar: &Bar, all: &[Series]) -> Option<Self> {
         let find = |figure| all.iter().find(|series| series.figure == figure);
+        let (name, limit) = (bar.name, bar.limit);
         match bar.measure {
             Measure::Ratio(work, reference) => {
                 let (work, reference) = (find(work)?, find(reference)?);
                 let valid = work.void().is_none() && reference.void().is_none();
                 let rates = (work.rate(), reference.rate());
                 let value = valid.then(|| rates.0 / rates.1);
-                Some(Self { bar, value, rates: Some(rates) })
+                Some(Self { name, limit, value, rates: Some(rates) })
             }
             Measure::Spread(work) => {
                 let work = find(work)?;
                 let value = work.void().is_none().then(|| work.spread());
-                Some(Self { bar, value, rates: None })
+                Some(Self { name, limit, value, rates: None })
             }
         }
     }
+
+    fn of_work(outcome: &Outcome) -> impl Iterator<Item = Self> {
+        outcome.verdicts.iter().map(|verdict| {
+            let value = outcome.void.is_none().then_some(verdict.value);
+            Self { name: verdict.name, limit: verdict.limit, value, rates: None }
+        })
+    }
 }
 
-/// Whether every bar that was measured is met.
-pub(crate) fn print(
-    all: &[Series],
-    missing: &[Figure],
-    json: Option<&Path>,
-) -> Result<bool, Failure> {
-    print_figures(all);
-    let judged: Vec<Judged> = BARS.iter().filter_map(|bar| Judged::of(*bar, all)).collect();
+/// Whether every bar that was measured is met, and nothing is void.
+pub(crate) fn print(measured: &Measured, json: Option<&Path>) -> Result<bool, Failure> {
+    let Measured { series, missing, works } = measured;
+    if !series.is_empty() {
+        print_figures(series);
+    }
+    print_works(works);
+    let mut judged: Vec<Judged> = BARS.iter().filter_map(|bar| Judged::of(bar, series)).collect();
+    judged.extend(works.iter().flat_map(|(_, outcome)| Judged::of_work(outcome)));
     print_bars(&judged);
     for figure in missing {
         println!("{}: not measured, as it is not installed here", figure.name());
     }
-    println!("not measured by this version: {NOT_YET}");
-    warn_of_others(all);
+    warn_of_others(measured);
     if let Some(path) = json {
-        let text = serde_json::to_string_pretty(&as_json(all, &judged))?;
+        let text = serde_json::to_string_pretty(&as_json(measured, &judged))?;
         std::fs::write(path, text + "\n")?;
     }
-    Ok(judged.iter().all(Judged::is_met))
+    let void = series.iter().any(|series| series.void().is_some())
+        || works.iter().any(|(_, outcome)| outcome.void.is_some());
+    Ok(judged.iter().all(Judged::is_met) && !void)
+}
+
+fn print_works(works: &[(Work, Outcome)]) {
+    for (work, outcome) in works {
+        println!();
+        for reading in &outcome.readings {
+            let (name, value, unit) = (&reading.name, reading.value, reading.unit);
+            println!("{:<16} {name:<40} {value:>12.2} {unit}", work.name());
+        }
+        for note in &outcome.notes {
+            println!("{:<16} {note}", work.name());
+        }
+        if let Some(why) = &outcome.void {
+            println!("{:<16} VOID: {why}", work.name());
+        }
+    }
 }
 
 fn print_figures(all: &[Series]) {
@@ -155,6 +197,9 @@ fn print_figures(all: &[Series]) {
             busy,
             series.processors(),
         );
+        if let Some(remark) = series.remark() {
+            println!("{:<16} {remark}", "");
+        }
         if let Some(why) = series.void() {
             println!("{:<16} VOID: {why}", "");
         }
@@ -168,39 +213,44 @@ fn print_bars(judged: &[Judged]) {
             (format!("{value:.0}"), format!("{reference:.0}"))
         });
         let ratio = one.value.map_or_else(|| "void".to_owned(), |value| format!("{value:.2}"));
-        let bar = match one.bar.limit {
+        let bar = match one.limit {
             Limit::AtLeast(limit) => format!(">= {limit:.2}"),
             Limit::AtMost(limit) => format!("<= {limit:.2}"),
         };
         let met = if one.is_met() { "yes" } else { "NO" };
-        println!("{:<24} {value:>9} {reference:>10} {ratio:>8} {bar:>8}  {met}", one.bar.name);
+        println!("{:<24} {value:>9} {reference:>10} {ratio:>8} {bar:>8}  {met}", one.name);
     }
     println!();
 }
 
-fn warn_of_others(all: &[Series]) {
-    let disturbed = |round: &&Round| round.shares.others > OTHERS_MAX;
-    let rounds: usize = all.iter().map(|series| series.rounds.len()).sum();
-    let count = all.iter().flat_map(|series| &series.rounds).filter(disturbed).count();
+fn warn_of_others(measured: &Measured) {
+    let rounds = measured.series.iter().flat_map(|series| &series.rounds);
+    let others: Vec<f64> = rounds
+        .map(|round| round.shares.others)
+        .chain(measured.works.iter().map(|(_, outcome)| outcome.others))
+        .collect();
+    let count = others.iter().filter(|others| **others > OTHERS_MAX).count();
     if count > 0 {
         println!(
-            "WARNING: others used more than {:.0}% of this machine in {count} of {rounds} rounds",
-            OTHERS_MAX * 100.0
+            "WARNING: others used more than {:.0}% of this machine in {count} of {} measurements",
+            OTHERS_MAX * 100.0,
+            others.len()
         );
     }
 }
 
-fn as_json(all: &[Series], judged: &[Judged]) -> Value {
+fn as_json(measured: &Measured, judged: &[Judged]) -> Value {
     let bars: Vec<Value> = judged
         .iter()
         .map(|one| {
             json!({
-                "name": one.bar.name, "value": one.value, "bar": one.bar.limit.value(),
+                "name": one.name, "value": one.value, "bar": one.limit.value(),
                 "met": one.is_met(),
             })
         })
         .collect();
-    let figures: Vec<Value> = all
+    let figures: Vec<Value> = measured
+        .series
         .iter()
         .map(|series| {
             json!({
@@ -214,9 +264,25 @@ fn as_json(all: &[Series], judged: &[Judged]) -> Value {
                 "batch_mean": series.appends().map(|appends| appends.mean_size),
                 "append_busy": series.appends().map(|appends| appends.busy),
                 "others": series.median(|round| round.shares.others),
+                "remark": series.remark(),
                 "void": series.void(),
             })
         })
         .collect();
-    json!({ "bars": bars, "figures": figures })
+    let works: Vec<Value> = measured
+        .works
+        .iter()
+        .map(|(work, outcome)| {
+            let reading =
+                |one: &Reading| json!({ "name": one.name, "value": one.value, "unit": one.unit });
+            json!({
+                "name": work.name(),
+                "readings": outcome.readings.iter().map(reading).collect::<Vec<_>>(),
+                "notes": outcome.notes,
+                "others": outcome.others,
+                "void": outcome.void,
+            })
+        })
+        .collect();
+    json!({ "bars": bars, "figures": figures, "works": works })
 }

@@ -10,6 +10,7 @@ use crate::machine::{Shares, Usage};
 use crate::plan::Figure;
 use crate::scripts::{Churn, Count, Many, Names, One, Setex, UUID_WIDTH};
 use crate::site::Site;
+use crate::sockets::SocketBeat;
 
 /// Heartbeats in one request of `heartbeat-batch`.
 const BEATS_A_BATCH: usize = 1_000;
@@ -29,6 +30,8 @@ pub(crate) struct Round {
     pub(crate) p99_ms: f64,
     /// Why it does not count.
     pub(crate) void: Option<String>,
+    /// What else there is to say.
+    pub(crate) remark: Option<String>,
     /// What `append` was given at a time, and the part of the time it was at work.
     pub(crate) appends: Option<Appends>,
     /// Who used the processors.
@@ -48,16 +51,14 @@ pub(crate) struct Appends {
 struct Before {
     head: i64,
     metrics: String,
-    usage: Usage,
     at: Instant,
 }
 
 impl Before {
     async fn of(site: &Site) -> Result<Self, Failure> {
         Ok(Self {
-            head: site.log.head().await?,
-            metrics: site.metrics().await?,
-            usage: Usage::now(),
+            head: site.stage.log.head().await?,
+            metrics: site.stage.metrics().await?,
             at: Instant::now(),
         })
     }
@@ -76,28 +77,44 @@ pub(crate) async fn measure(
     }
     let before = Before::of(site).await?;
     let Some(tally) = play(site, figure).await? else { return Ok(None) };
-    let shares = &Usage::now() - &before.usage;
     let seconds = before.at.elapsed().as_secs_f64();
-    let head = site.log.head().await?;
+    let head = site.stage.log.head().await?;
     if figure == Figure::HeartbeatBatch {
         *batch = (before.head, head);
     }
     let found = match figure {
-        Figure::Heartbeat | Figure::Heartbeat64 | Figure::HeartbeatBatch => {
-            Some(site.log.heartbeats(before.head, head).await?)
+        Figure::Heartbeat | Figure::Heartbeat64 | Figure::HeartbeatBatch | Figure::HeartbeatWs => {
+            Some(site.stage.log.heartbeats(before.head, head).await?)
         }
-        Figure::Churn => Some(site.log.logins_and_logouts(before.head, head).await?),
+        Figure::Churn => Some(site.stage.log.logins_and_logouts(before.head, head).await?),
         _ => None,
     };
     let appends = match found {
-        Some(_) => appends(&before.metrics, &site.metrics().await?, seconds),
+        // Its logins and logouts are no part of it.
+        Some(_) if figure == Figure::HeartbeatWs => None,
+        Some(_) => appends(&before.metrics, &site.stage.metrics().await?, seconds),
         None => None,
     };
     let measured = timing(site, figure).measured.as_secs_f64();
     let rate = tally.counted as f64 / measured / figure.acknowledgements_per_unit();
-    let ms = |quantile| tally.latency_us.value_at_quantile(quantile) as f64 / 1_000.0;
-    let (p50_ms, p99_ms) = (ms(0.50), ms(0.99));
-    Ok(Some(Round { rate, p50_ms, p99_ms, void: void(&tally, found), appends, shares }))
+    let (p50_ms, p99_ms) = (tally.latency_ms(0.50), tally.latency_ms(0.99));
+    let mut void = void(&tally, found);
+    let mut remark = None;
+    if let Some(past) = &site.past
+        && matches!(figure, Figure::History | Figure::AsOf)
+    {
+        match past.plan(&site.stage, figure).await? {
+            Ok(plan) if figure == Figure::AsOf => {
+                let everybody = past.everybody();
+                let seconds = everybody as f64 / rate;
+                remark = Some(format!("all {everybody} in {seconds:.2} s; {plan}"));
+            }
+            Ok(plan) => remark = Some(plan),
+            Err(plan) => void = void.or(Some(plan)),
+        }
+    }
+    let shares = tally.shares;
+    Ok(Some(Round { rate, p50_ms, p99_ms, void, remark, appends, shares }))
 }
 
 /// Why a round does not count, if so.
@@ -120,7 +137,7 @@ async fn play(site: &Site, figure: Figure) -> Result<Option<Tally>, Failure> {
     let Some(address) = site.address(figure) else { return Ok(None) };
     let (timing, connections) = (timing(site, figure), figure.connections());
     let one = |call: &str, body: &str, names: &Arc<Names>| {
-        let request = Request::new(call, &site.token, body, names.width());
+        let request = Request::new(call, &site.stage.token, body, names.width());
         One::each(connections, &request, names)
     };
     let (sessions, users) = (&site.sessions, &site.users);
@@ -140,7 +157,7 @@ async fn play(site: &Site, figure: Figure) -> Result<Option<Tally>, Failure> {
             load::drive(address, site.batches(connections, BEATS_A_BATCH), timing).await?
         }
         Figure::Churn => {
-            let scripts = Churn::each(connections, &site.token, &site.churn_users);
+            let scripts = Churn::each(connections, &site.stage.token, &site.churn_users);
             load::drive(address, scripts, timing).await?
         }
         Figure::Status => {
@@ -149,9 +166,20 @@ async fn play(site: &Site, figure: Figure) -> Result<Option<Tally>, Failure> {
         Figure::Status100 => {
             let body = format!(r#"{{"users":[{}]}}"#, vec![r#""{}""#; USERS_A_QUERY].join(","));
             let call = "POST /v1/status/query";
-            let request = Request::new(call, &site.token, &body, users.width());
+            let request = Request::new(call, &site.stage.token, &body, users.width());
             let scripts = Many::each(connections, &request, users, Count::Statuses);
             load::drive(address, scripts, timing).await?
+        }
+        Figure::HeartbeatWs => {
+            load::drive(address, SocketBeat::each(&site.socket_tokens), timing).await?
+        }
+        Figure::History | Figure::AsOf => {
+            let Some(past) = &site.past else { return Ok(None) };
+            if figure == Figure::History {
+                load::drive(address, past.windows(connections, &site.stage.token), timing).await?
+            } else {
+                load::drive(address, past.walks(connections, &site.stage.token), timing).await?
+            }
         }
         Figure::Redis => {
             debug_assert_eq!(sessions.width(), UUID_WIDTH);
@@ -164,12 +192,12 @@ async fn play(site: &Site, figure: Figure) -> Result<Option<Tally>, Failure> {
 
 /// The rows of the last `heartbeat-batch` once more, into a table like theirs.
 async fn copy(site: &Site, (after, to): (i64, i64)) -> Result<Round, Failure> {
-    let expected = site.log.heartbeats(after, to).await?;
-    let rows = site.log.rows(after, to).await?;
-    site.log.empty_copy().await?;
+    let expected = site.stage.log.heartbeats(after, to).await?;
+    let rows = site.stage.log.rows(after, to).await?;
+    site.stage.log.empty_copy().await?;
     let usage = Usage::now();
     let began = Instant::now();
-    let copied = site.log.copy(&rows).await?;
+    let copied = site.stage.log.copy(&rows).await?;
     let took = began.elapsed();
     let void = (copied != expected || copied == 0)
         .then(|| format!("{expected} rows to copy, {copied} copied"));
@@ -179,6 +207,7 @@ async fn copy(site: &Site, (after, to): (i64, i64)) -> Result<Round, Failure> {
         p50_ms: ms,
         p99_ms: ms,
         void,
+        remark: None,
         appends: None,
         shares: &Usage::now() - &usage,
     })
@@ -193,6 +222,6 @@ fn appends(before: &str, after: &str, seconds: f64) -> Option<Appends> {
 }
 
 /// The value of a sample without labels, in Prometheus' text format.
-fn sample(text: &str, name: &str) -> Option<f64> {
+pub(crate) fn sample(text: &str, name: &str) -> Option<f64> {
     text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.trim().parse().ok())
 }

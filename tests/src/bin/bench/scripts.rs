@@ -43,6 +43,12 @@ impl Names {
         &self.bytes[index * self.width..(index + 1) * self.width]
     }
 
+    /// Every `step`th of them, from one on.
+    fn every(&self, step: usize, first: usize) -> Arc<Self> {
+        let own = (first..self.len()).step_by(step).flat_map(|index| self.get(index));
+        Arc::new(Self { bytes: own.copied().collect(), width: self.width })
+    }
+
     /// All of them, as texts.
     pub(crate) fn texts(&self) -> Vec<String> {
         let text = |name: &[u8]| String::from_utf8_lossy(name).into_owned();
@@ -66,6 +72,19 @@ impl One {
             random: fastrand::Rng::new(),
         };
         (0..connections).map(one).collect()
+    }
+}
+
+impl One {
+    /// One for each connection, that asks about names of its own: no two at a time about one.
+    pub(crate) fn each_of_its_own(
+        connections: usize,
+        request: &Request,
+        names: &Names,
+    ) -> Vec<Self> {
+        let shares = connections.min(names.len()).max(1);
+        let own = |share: usize| names.every(shares, share);
+        (0..shares).flat_map(|share| Self::each(1, request, &own(share))).collect()
     }
 }
 
@@ -304,5 +323,21 @@ impl Script for Setex {
             [b'+' | b'-', ..] | [] => Parsed::Partial,
             _ => Parsed::Garbled,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn connections_share_the_names_and_none_is_two_ones() {
+        let names = Names::make(7, |number| format!("{number}"));
+        let request = Request::raw("{}", 1);
+        let all = One::each_of_its_own(3, &request, &names);
+        let mut own: Vec<String> = all.iter().flat_map(|one| one.names.texts()).collect();
+        own.sort();
+        assert_eq!((all.len(), own), (3, names.texts()));
+        assert_eq!(One::each_of_its_own(9, &request, &names).len(), 7);
     }
 }

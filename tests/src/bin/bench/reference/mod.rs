@@ -4,6 +4,7 @@
 //! Neither checks a token, limits a rate or counts anything: what is compared to them carries all
 //! of that.
 
+pub(crate) mod broadcast;
 mod stock;
 mod update;
 
