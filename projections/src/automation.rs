@@ -175,7 +175,7 @@ async fn change(
     Ok(())
 }
 
-/// Claims what is due at `now` by these rules: this node's until [`LEASE`] is over. What a node does
+/// Claims what is due at `now` by these rules: this node's until [`LEASE`] ends. What a node does
 /// not know yet, or any more, it leaves to others, or to the next page.
 pub async fn claim(pool: &PgPool, rules: &[Rule], now: Timestamp) -> Result<Vec<Due>, Error> {
     let known: Vec<&str> = rules.iter().map(|rule| rule.name.as_str()).collect();

@@ -1,4 +1,4 @@
-//! What webhook endpoints are to be told: read from the log, claimed by one node at a time, settled.
+//! What webhook endpoints are told: read from the log, claimed by one node at a time, settled.
 //!
 //! In order per user: nothing is claimed while something earlier of the same user is pending at the
 //! same endpoint. At least once: a lease that is over is claimed again, under the same name.

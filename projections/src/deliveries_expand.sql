@@ -1,4 +1,5 @@
--- $1 endpoint, $2 < position <= $3, then the filter: types, statuses before and after, users, groups.
+-- $1 endpoint, $2 < position <= $3, then the filter: types, statuses before and after, users,
+-- groups.
 -- An empty list lets all pass; the system's own events have to be named.
 insert into webhook_delivery (webhook_id, position, user_no, next_at)
 select $1, e.position, coalesce(e.user_no, 0), log_clock()

@@ -75,6 +75,8 @@ async fn others_hear_of_an_invisible_user_nothing_by_any_feed_and_the_entitled_t
             let item = stream.expect("status_changed").await.data;
             words.push((item["status"].as_str().unwrap().to_owned(), item["invisible"].as_bool()));
         }
+        // What a feed fills from the log it may tell twice.
+        words.dedup();
         let seen: Vec<&str> = words.iter().map(|(word, _)| word.as_str()).collect();
         assert_eq!(seen, ["online", "away", "online", "busy", "dnd", "dnd"], "the truth");
     }

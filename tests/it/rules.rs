@@ -130,7 +130,10 @@ async fn a_new_rule_holds_for_what_lasts_and_not_for_what_was_over_before() {
 async fn rules_are_checked_and_part_of_the_policy() {
     let world = World::start().await;
     let admin = world.admin();
-    let one = |name: &str, for_ms: u64, then: Value| json!({ "name": name, "when": { "status": "away", "for_ms": for_ms }, "then": then });
+    let one = |name: &str, for_ms: u64, then: Value| {
+        let when = json!({ "status": "away", "for_ms": for_ms });
+        json!({ "name": name, "when": when, "then": then })
+    };
     let clear = json!({ "clear_claims": "system:*" });
     for bad in [
         json!([one("a b", 1_000, clear.clone())]),

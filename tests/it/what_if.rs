@@ -102,7 +102,9 @@ async fn a_longer_lease_is_compared_with_what_was_and_dropped_again() {
         let total = totals.clone().find(|total| total["status"] == word).unwrap();
         total["after_ms"].as_i64().unwrap() - total["before_ms"].as_i64().unwrap()
     };
-    assert_eq!((total("online"), total("away")), (missed, 0));
+    // Each sum is cut to milliseconds by itself.
+    assert!((total("online") - missed).abs() <= 1, "{missed}");
+    assert_eq!(total("away"), 0);
     assert!((total("offline") + missed).abs() <= 1, "the day has as many hours as before");
     let by_day = report["days"].as_array().unwrap().iter();
     let by_day: i64 = by_day

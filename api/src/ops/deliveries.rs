@@ -180,7 +180,7 @@ struct Trial {
     data: serde_json::Map<String, serde_json::Value>,
 }
 
-/// Tells an endpoint `rollcall.webhook_test`, signed as everything, once, also where it is disabled.
+/// Tells an endpoint `rollcall.webhook_test`, signed as everything, once; also a disabled one.
 #[utoipa::path(post, path = "/v1/webhooks/{id}/test", tag = "Operations",
     operation_id = "test_webhook",
     params(("id" = Uuid, Path)),

@@ -68,7 +68,7 @@ pub fn is_public(address: IpAddr) -> bool {
     }
 }
 
-/// The IPv4 address that a mapped one (`::ffff:a.b.c.d`) or one of NAT64 (`64:ff9b::a.b.c.d`) means.
+/// The IPv4 address that a mapped one (`::ffff:a.b.c.d`) or one of NAT64 (`64:ff9b::a.b.c.d`) is.
 fn embedded(v6: Ipv6Addr) -> Option<Ipv4Addr> {
     let nat64 = v6.segments()[..6] == [0x64, 0xff9b, 0, 0, 0, 0];
     if nat64 { Some(Ipv4Addr::from_bits(v6.to_bits() as u32)) } else { v6.to_ipv4_mapped() }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-/// The waits after the first, second, ... failed attempt: those that Standard Webhooks proposes, with
+/// The waits after the first, second, ... failed attempt: those of Standard Webhooks, with
 /// two more at the beginning, so that what a restart cost is told within a minute. Three days in
 /// all; after the last attempt it is given up.
 pub const RETRY_AFTER: [Duration; 11] = [

@@ -66,8 +66,8 @@ async fn what_no_attempt_gets_through_is_given_up_visibly_and_can_be_replayed() 
     churn(&world, "ana", 1).await;
     eventually("the first attempt", async || receiver.heard().len() == 1).await;
     while count(&world, &path, "dead").await == 0 {
-        world.outage(Duration::from_hours(30)).await;
         let known = receiver.heard().len();
+        world.outage(Duration::from_hours(30)).await;
         eventually("another attempt, or none is left", async || {
             receiver.heard().len() > known || count(&world, &path, "dead").await == 1
         })
