@@ -159,10 +159,11 @@ async fn at_most_one_heartbeat_in_15_s_is_appended_however_many_requests_there_a
     burst().await;
     assert_eq!(world.count("ana", "session_opened").await, 1, "two nodes, one session");
     assert_eq!(world.count("ana", "heartbeat").await, 0);
-    world.advance_s(14).await;
+    // Real time passes besides, on a busy machine seconds of it.
+    world.advance_s(8).await;
     put(&nodes[0], json!({})).await;
     assert_eq!(world.count("ana", "heartbeat").await, 0);
-    world.advance_s(2).await;
+    world.advance_s(8).await;
     join_all((0..20).map(|_| put(&nodes[0], json!({})))).await;
     assert_eq!(world.count("ana", "heartbeat").await, 1);
     // The other node hears of it before it appends one of its own.
