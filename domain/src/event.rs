@@ -4,6 +4,32 @@ use serde::{Deserialize, Serialize};
 
 use crate::{DeviceKind, Position, SessionId, Source, Status, Timestamp, UserNo};
 
+/// The stored names of all events, the system's own at the end. `event_type` in the schema is the
+/// same list.
+pub const NAMES: [&str; 19] = [
+    "session_opened",
+    "session_resumed",
+    "heartbeat",
+    "session_closed",
+    "session_expired",
+    "activity_changed",
+    "claim_set",
+    "claim_cleared",
+    "claim_expired",
+    "visibility_changed",
+    "action_allowed",
+    "action_refused",
+    "corrected",
+    "user_erased",
+    "service_resumed",
+    "timeline_changed",
+    "policy_changed",
+    "partition_dropped",
+    "audit_read",
+];
+/// The only event that is no transition.
+pub const HEARTBEAT: &str = "heartbeat";
+
 /// Why something ended. After RADIUS' Acct-Terminate-Cause (RFC 2866, 5.10) where one fits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")] // Stored for ever.

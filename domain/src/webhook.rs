@@ -3,34 +3,13 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::event::{HEARTBEAT, NAMES};
 use crate::{GroupName, Status, UserNo};
 
 /// Most users, groups or event types that one filter may name.
 pub const FILTER_MAX: usize = 1_000;
 /// Longest address of an endpoint, in bytes.
 pub const URL_BYTES_MAX: usize = 2_048;
-
-/// Stored names of everything that an endpoint may be told of: all but heartbeats.
-pub const EVENT_TYPES: [&str; 18] = [
-    "session_opened",
-    "session_resumed",
-    "session_closed",
-    "session_expired",
-    "activity_changed",
-    "claim_set",
-    "claim_cleared",
-    "claim_expired",
-    "visibility_changed",
-    "action_allowed",
-    "action_refused",
-    "corrected",
-    "user_erased",
-    "service_resumed",
-    "timeline_changed",
-    "policy_changed",
-    "partition_dropped",
-    "audit_read",
-];
 
 /// Which transitions an endpoint is told of: those that pass every list. An empty list lets all
 /// pass, except that the system's own events must be named by type.
@@ -181,7 +160,9 @@ impl Endpoint {
         if let Some((name, _)) = lengths.into_iter().find(|(_, length)| *length > FILTER_MAX) {
             return Err(WebhookRefusal::TooMany(name));
         }
-        match self.filter.event_types.iter().find(|name| !EVENT_TYPES.contains(&name.as_str())) {
+        // Everything but heartbeats.
+        let told = |name: &str| name != HEARTBEAT && NAMES.contains(&name);
+        match self.filter.event_types.iter().find(|name| !told(name)) {
             Some(unknown) => Err(WebhookRefusal::UnknownType(unknown.clone())),
             None => Ok(()),
         }

@@ -1,7 +1,6 @@
 //! Transitions as live feeds follow them: in position order, from the log alone.
 //!
-//! Only those that may change what somebody is shown. History from elsewhere is none of them: it
-//! is no part of the present.
+//! History from elsewhere is none of them: it is no part of the present.
 
 use domain::{Position, Status, Timestamp, UserNo};
 use sqlx::postgres::PgRow;
@@ -13,7 +12,7 @@ use crate::db::Database;
 /// Most transitions of one page.
 pub const PAGE_MAX: usize = 1_000;
 
-/// A transition that may change what somebody is shown.
+/// A transition, as far as it may change what somebody is shown.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Transition {
     /// Its place in the log.
@@ -60,9 +59,10 @@ const SELECT: &str = "select position, user_no, from_status::text as from_status
         (data ->> 'invisible')::boolean as invisible
     from event
     where class = 'T' and position > $1 and position <= $2 and user_no is not null
-      and (from_status <> to_status
-           or type in ('visibility_changed', 'claim_set', 'claim_cleared', 'claim_expired'))
       and (data is null or not data ? 'imported')";
+/// Of these, those that may have changed what somebody is shown.
+const CHANGES: &str = "and (from_status <> to_status
+           or type in ('visibility_changed', 'claim_set', 'claim_cleared', 'claim_expired'))";
 
 /// A reader of the log with a connection of its own, which it makes anew after an error.
 #[derive(Debug)]
@@ -91,7 +91,8 @@ impl Feed {
         Ok(start)
     }
 
-    /// The next transitions above `after`, up to `head`, oldest first: at most [`PAGE_MAX`].
+    /// The next transitions above `after`, up to `head`, oldest first: at most [`PAGE_MAX`]. Every
+    /// one, so that whoever compares a user's state with them meets the one that made it.
     pub async fn page(
         &mut self,
         after: Position,
@@ -101,9 +102,9 @@ impl Feed {
         self.read(&statement, after, head, PAGE_MAX).await
     }
 
-    /// The last `limit` transitions up to `head`, newest first.
+    /// The last `limit` transitions up to `head` that may have changed something, newest first.
     pub async fn before(&mut self, head: Position, limit: usize) -> Result<Vec<Transition>, Error> {
-        let statement = format!("{SELECT} order by position desc limit $3");
+        let statement = format!("{SELECT} {CHANGES} order by position desc limit $3");
         self.read(&statement, 0, head, limit).await
     }
 

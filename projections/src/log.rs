@@ -1,36 +1,13 @@
 //! The log read page by page, and filtered. A page looks through a bounded part of it and says
 //! where to go on, so that no question runs unbounded, however little it finds.
 
+use domain::event::HEARTBEAT;
+pub use domain::event::NAMES;
 use domain::{Position, Reason, Timestamp, UserId, UserNo};
 use sqlx::{PgPool, Postgres, QueryBuilder};
 
 use crate::Error;
 use crate::history::{LoggedEvent, SELECT, head, read};
-
-/// The stored names of events.
-pub const NAMES: [&str; 19] = [
-    "session_opened",
-    "session_resumed",
-    "heartbeat",
-    "session_closed",
-    "session_expired",
-    "activity_changed",
-    "claim_set",
-    "claim_cleared",
-    "claim_expired",
-    "visibility_changed",
-    "action_allowed",
-    "action_refused",
-    "corrected",
-    "user_erased",
-    "service_resumed",
-    "timeline_changed",
-    "policy_changed",
-    "partition_dropped",
-    "audit_read",
-];
-/// The only event that is no transition.
-pub const HEARTBEAT: &str = "heartbeat";
 
 /// Positions that one statement looks through where heartbeats are asked for, which have no tree to
 /// walk; and how many such statements make a page.

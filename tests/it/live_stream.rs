@@ -2,9 +2,12 @@
 
 use std::time::Duration;
 
-use serde_json::json;
+use serde_json::{Value, json};
 use tests::stream::StreamEvent;
 use tests::{EventStream, World};
+
+/// Times that a text comes and goes.
+const ROUNDS: usize = 20;
 
 fn told(event: &StreamEvent) -> (&str, &str) {
     let text = |member: &str| event.data[member].as_str().unwrap();
@@ -110,5 +113,47 @@ async fn one_user_may_have_so_many_streams_and_services_more() {
         ana.get("/v1/changes?since=0").await.status == 200
     })
     .await;
+    world.finish().await;
+}
+
+#[tokio::test]
+async fn a_text_is_told_with_the_status_that_it_belongs_to_and_nothing_twice() {
+    let world = World::with_nodes(2).await;
+    let (ana, service) = (world.user("ana"), world.service());
+    ana.login().await;
+    let mut stream = EventStream::open(&service, "/v1/stream?users=ana", None).await;
+    stream.expect("snapshot").await;
+    // Written at the other node, so fast that the one that tells of it is told of several at once.
+    let (ana, service) = (world.at_node(&ana, 1), world.at_node(&service, 1));
+    let guard = async |require: &str, claimed: Value| {
+        let claim = json!({ "source": "system:timer", "status": claimed });
+        let body = json!({ "action": "timer", "require": [require], "claim": claim });
+        service.post("/v1/users/ana/guard", body).await.expect(200);
+    };
+    for round in 0..ROUNDS {
+        let body = json!({ "status": "busy", "text": format!("round {round}") });
+        ana.put("/v1/users/ana/claims/manual", body).await.expect(200);
+        guard("busy", json!("dnd")).await;
+        ana.delete("/v1/users/ana/claims/manual").await.expect(200);
+        guard("dnd", Value::Null).await;
+    }
+    let mut told: Vec<(String, Option<String>)> = Vec::new();
+    while told.iter().filter(|(status, _)| status == "online").count() < ROUNDS {
+        let item = stream.expect("status_changed").await.data;
+        let text = item["text"].as_str().map(str::to_owned);
+        match told.last_mut() {
+            // A node that is already further on tells a text when it is sure to whom it belongs.
+            Some((status, missing)) if *status == item["status"] => {
+                assert!(missing.is_none() && text.is_some(), "told twice: {item}");
+                *missing = text;
+            }
+            Some(_) | None => told.push((item["status"].as_str().unwrap().to_owned(), text)),
+        }
+    }
+    for (number, (status, text)) in told.iter().enumerate() {
+        assert_eq!(status, ["busy", "dnd", "online"][number % 3], "{told:?}");
+        let known = format!("round {}", number / 3);
+        assert!(text.is_none() || (status == "busy" && *text == Some(known)), "{told:?}");
+    }
     world.finish().await;
 }

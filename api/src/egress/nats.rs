@@ -9,12 +9,12 @@ use async_nats::{ConnectOptions, HeaderMap, header};
 use domain::Position;
 use projections::history::LoggedEvent;
 use projections::{Error, Realm, egress, history};
-use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::EgressSettings;
-use crate::shapes::{EventBody, Instant};
+use crate::formats::cloudevents::CloudEvent;
+use crate::shapes::EventBody;
 
 /// Events under way to the stream at one time.
 const PAGE: usize = 256;
@@ -49,36 +49,6 @@ enum Failure {
     Json(#[from] serde_json::Error),
     #[error("the stream did not confirm in time")]
     Late,
-}
-
-/// A transition as a `CloudEvent` 1.0.
-#[derive(Debug, Serialize)]
-struct CloudEvent<'a> {
-    specversion: &'static str,
-    id: String,
-    source: &'static str,
-    #[serde(rename = "type")]
-    kind: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    subject: Option<&'a str>,
-    time: Instant,
-    datacontenttype: &'static str,
-    data: &'a EventBody,
-}
-
-impl<'a> From<&'a EventBody> for CloudEvent<'a> {
-    fn from(event: &'a EventBody) -> Self {
-        Self {
-            specversion: "1.0",
-            id: event.position.to_string(),
-            source: "/v1/log",
-            kind: format!("rollcall.{}", event.name),
-            subject: event.user_id.as_ref().map(domain::UserId::as_str),
-            time: event.occurred_at,
-            datacontenttype: "application/json",
-            data: event,
-        }
-    }
 }
 
 impl Egress {

@@ -86,6 +86,9 @@ pub struct Around {
     pub invisible: [bool; 2],
     /// The text that is shown may have changed.
     pub text_changed: bool,
+    /// The roster's text may be told with it. Not where the roster is already further on: a text
+    /// belongs to the transition that it came with.
+    pub text_known: bool,
 }
 
 impl Change {
@@ -130,7 +133,7 @@ fn told(happened: &Transition, around: Around, entry: &Entry, audience: Audience
         status: to.into(),
         since: Instant(since),
         last_seen: now.last_seen.map(Instant),
-        text: now.text.as_deref().filter(|_| same),
+        text: now.text.as_deref().filter(|_| same && around.text_known),
         invisible: (audience == Audience::Entitled).then_some(around.invisible[1]),
         position: happened.position,
     };

@@ -179,13 +179,17 @@ impl Follower {
         };
         let texts = &mut self.texts;
         let made = self.realm.roster().read(user, |entry| {
-            let text = text_of(entry);
-            let text_changed = texts.get(&user) != text.as_ref();
-            match text {
-                Some(text) => texts.insert(user, text),
-                None => texts.remove(&user),
-            };
-            Change::of(happened, Around { invisible: [was, is], text_changed }, entry)
+            // Where the roster is further on, a later transition of this user settles its text.
+            let text_known = entry.position == happened.position;
+            let told = text_known.then(|| text_of(entry)).flatten();
+            let text_changed = text_known && texts.get(&user) != told.as_ref();
+            if text_known || happened.from != happened.to {
+                match told {
+                    Some(text) => texts.insert(user, text),
+                    None => texts.remove(&user),
+                };
+            }
+            Change::of(happened, Around { invisible: [was, is], text_changed, text_known }, entry)
         });
         made.flatten().map(Arc::new)
     }
@@ -238,7 +242,8 @@ impl Follower {
                 Other::ClaimEnded => true,
                 Other::Nothing | Other::Visibility { .. } => false,
             };
-            Change::of(happened, Around { invisible: [was, is], text_changed }, entry)
+            let around = Around { invisible: [was, is], text_changed, text_known: true };
+            Change::of(happened, around, entry)
         });
         made.flatten().map(Arc::new)
     }

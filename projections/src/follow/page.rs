@@ -151,8 +151,8 @@ pub(crate) async fn fold_anew(
     if users.is_empty() {
         return Ok(());
     }
-    run(connection, &View::statement(view.forget, version), from, to, users).await?;
-    run(connection, &View::statement(view.anew, version), from, to, users).await
+    run(connection, &view.forget(version), from, to, users).await?;
+    run(connection, &view.anew(version), from, to, users).await
 }
 
 async fn run(

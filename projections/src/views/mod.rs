@@ -2,7 +2,8 @@
 //!
 //! Every statement takes the page as `$1 < position <= $2`. `$3` are users: of `apply` those to be
 //! left out, of `forget` and `anew` those who are folded from the whole of their log instead.
-//! `{v}` stands for the version of the view.
+//! `{v}` stands for the version of the view; in `forget` and `anew`, `{upto}` for the position up
+//! to which users are folded, and `{sign}` for taking out or putting in, where sums are kept.
 
 /// One view.
 #[derive(Debug)]
@@ -12,9 +13,9 @@ pub struct View {
     /// Takes a page in.
     pub(crate) apply: &'static [&'static str],
     /// Takes users out, as they stood before the page.
-    pub(crate) forget: &'static str,
+    forget: &'static str,
     /// Puts users in again, as they stand after the page.
-    pub(crate) anew: &'static str,
+    anew: &'static str,
     /// Who has to be folded anew.
     pub(crate) collides: &'static [&'static str],
 }
@@ -40,8 +41,8 @@ pub static VIEWS: [View; 4] = [
     View {
         name: "occupancy",
         apply: &[include_str!("occupancy.sql")],
-        forget: include_str!("occupancy_forget.sql"),
-        anew: include_str!("occupancy_anew.sql"),
+        forget: include_str!("occupancy_fold.sql"),
+        anew: include_str!("occupancy_fold.sql"),
         collides: &[IMPORTS],
     },
     View {
@@ -59,6 +60,18 @@ pub fn find(name: &str) -> Option<&'static View> {
 }
 
 impl View {
+    /// The statement that takes users out as they stood before the page.
+    pub(crate) fn forget(&self, version: i32) -> String {
+        let statement = self.forget.replace("{sign}", "-").replace("{upto}", "$1");
+        Self::statement(&statement, version)
+    }
+
+    /// The statement that puts users in as they stand after the page.
+    pub(crate) fn anew(&self, version: i32) -> String {
+        let statement = self.anew.replace("{sign}", "+").replace("{upto}", "$2");
+        Self::statement(&statement, version)
+    }
+
     /// A statement of this view, for one of its versions.
     pub(crate) fn statement(template: &str, version: i32) -> String {
         template.replace("{v}", &version.to_string())

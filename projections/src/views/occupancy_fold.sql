@@ -1,10 +1,10 @@
--- Takes out what some users had brought in by the events up to the page.
+-- Brings in, or takes out again ({sign}1), what some users are counted by the events up to {upto}.
 with step as (
-    select date_trunc('minute', f.from_at, 'UTC') as minute, f.status, -1 as people
-      from fold_spans($3, $1, true) f
+    select date_trunc('minute', f.from_at, 'UTC') as minute, f.status, {sign}1 as people
+      from fold_spans($3, {upto}, true) f
     union all
-    select date_trunc('minute', f.to_at, 'UTC'), f.status, 1
-      from fold_spans($3, $1, true) f where f.to_at is not null
+    select date_trunc('minute', f.to_at, 'UTC'), f.status, -({sign}1)
+      from fold_spans($3, {upto}, true) f where f.to_at is not null
 )
 insert into occupancy_{v} as o (minute, online, away, busy, dnd, offline)
 select minute,
