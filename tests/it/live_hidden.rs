@@ -73,15 +73,15 @@ async fn others_hear_of_an_invisible_user_nothing_by_any_feed_and_the_entitled_t
         let mut words: Vec<(String, Option<bool>, bool)> = Vec::new();
         while words.last().is_none_or(|(word, hidden, _)| word != "dnd" || *hidden != Some(false)) {
             let item = stream.expect("status_changed").await.data;
-            let word = item["status"].as_str().unwrap().to_owned();
+            let status = item["status"].as_str().unwrap().to_owned();
             let (hidden, has_text) = (item["invisible"].as_bool(), !item["text"].is_null());
             match words.last_mut() {
                 // The text of a status may come after it; nothing else comes twice.
-                Some((last, was, text)) if *last == word && *was == hidden => {
+                Some((last, was, text)) if *last == status && *was == hidden => {
                     assert!(!*text && has_text, "told twice: {item}");
                     *text = true;
                 }
-                Some(_) | None => words.push((word, hidden, has_text)),
+                Some(_) | None => words.push((status, hidden, has_text)),
             }
         }
         let seen: Vec<&str> = words.iter().map(|(word, ..)| word.as_str()).collect();

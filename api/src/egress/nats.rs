@@ -8,7 +8,8 @@ use async_nats::jetstream::{self, stream};
 use async_nats::{ConnectOptions, HeaderMap, header};
 use domain::Position;
 use projections::history::LoggedEvent;
-use projections::{Error, Realm, egress, history};
+use projections::log::{self, Filter, Page};
+use projections::{Error, Realm, egress};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -87,13 +88,10 @@ impl Egress {
         let Some(from) = egress::take(pool, &self.target, self.node).await? else {
             return Ok(false);
         };
-        let head = history::head(pool).await?;
+        let Page { events, next, head } = log::page(pool, &Filter::default(), from, PAGE).await?;
         if from >= head {
             return Ok(false);
         }
-        let events = history::log(pool, from, head, false, PAGE).await?;
-        let more = events.len() == PAGE;
-        let to = events.last().filter(|_| more).map_or(head, |last| last.position);
         if !events.is_empty() {
             let context = match context {
                 Some(context) => context,
@@ -102,9 +100,9 @@ impl Egress {
             let published = self.publish(context, events);
             tokio::time::timeout(PAGE_TIME_MAX, published).await.map_err(|_| Failure::Late)??;
         }
-        egress::confirm(pool, &self.target, self.node, to).await?;
-        metrics::gauge!("rollcall_egress_position").set(to as f64);
-        Ok(more)
+        egress::confirm(pool, &self.target, self.node, next).await?;
+        metrics::gauge!("rollcall_egress_position").set(next as f64);
+        Ok(next < head)
     }
 
     async fn connect(&self) -> Result<jetstream::Context, Failure> {
