@@ -24,9 +24,9 @@ use tokio_tungstenite::{WebSocketStream, client_async};
 use crate::eventually;
 
 /// Longer than any command may take.
-const ANSWER_MAX: Duration = Duration::from_secs(20);
+const ANSWER_MAX: Duration = Duration::from_mins(1);
 /// Longer than Chromium may take to start on a busy machine.
-const START_MAX: Duration = Duration::from_secs(30);
+const START_MAX: Duration = Duration::from_mins(1);
 const PROGRAMS: [&str; 4] = ["chromium", "chromium-browser", "google-chrome", "chrome"];
 /// What the guard does. `$1`: the program, `$2`: the profile's directory.
 const GUARD: &str = r#"

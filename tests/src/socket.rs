@@ -15,7 +15,7 @@ use tokio_tungstenite::{WebSocketStream, client_async};
 use crate::Client;
 
 /// Longer than any frame may take that is waited for.
-const FRAME_MAX: Duration = Duration::from_secs(10);
+const FRAME_MAX: Duration = Duration::from_mins(1);
 
 /// A connection.
 #[derive(Debug)]

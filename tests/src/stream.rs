@@ -11,7 +11,7 @@ use tokio::time::timeout;
 use crate::Client;
 
 /// Longer than any event may take that is waited for.
-const EVENT_MAX: Duration = Duration::from_secs(10);
+const EVENT_MAX: Duration = Duration::from_mins(1);
 
 /// An open stream.
 pub struct EventStream {

@@ -22,8 +22,12 @@ const SYSTEM_EVERY: Duration = Duration::from_secs(2);
 const RECHECK_EVERY: Duration = Duration::from_secs(2);
 /// A round begins no sooner after the one before.
 const ROUND_EVERY: Duration = Duration::from_secs(3);
-/// The shortest and the longest pause after a slice; between them, nine times as long as it took.
+/// The shortest and the longest pause after a look; between them, so many times as long as it took.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(5));
+/// The rest after a slice of the rounds, which never end.
+const REST_AFTER_SLICE: u32 = 9;
+/// The rest after a look at what has been found, which is rare and waited for.
+const REST_AFTER_FOUND: u32 = 3;
 /// How often there is a look whether anything has to be done.
 const IDLE: Duration = Duration::from_millis(250);
 /// Between two attempts while the database cannot be asked.
@@ -51,6 +55,7 @@ pub(super) struct Worker {
     turn: usize,
     pending: VecDeque<(Instant, Scope, Vec<Key>)>,
     rechecks: VecDeque<Scope>,
+    recheck_next: bool,
     system_at: Option<Instant>,
     rechecked_at: Instant,
 }
@@ -69,6 +74,7 @@ impl Worker {
             turn: 0,
             pending: VecDeque::new(),
             rechecks: VecDeque::new(),
+            recheck_next: false,
             system_at: None,
             rechecked_at: began,
         }
@@ -79,8 +85,8 @@ impl Worker {
             let next = async {
                 let began = Instant::now();
                 let pause = match self.step().await {
-                    Ok(true) => (began.elapsed() * 9).clamp(PAUSE.0, PAUSE.1),
-                    Ok(false) => IDLE,
+                    Ok(Some(rest)) => (began.elapsed() * rest).clamp(PAUSE.0, PAUSE.1),
+                    Ok(None) => IDLE,
                     Err(error) => {
                         // A slice cut off by a statement's time limit, or a view swapped meanwhile.
                         tracing::warn!(%error, "checking consistency");
@@ -97,8 +103,8 @@ impl Worker {
         }
     }
 
-    /// The most urgent look. False: nothing is to be done yet.
-    async fn step(&mut self) -> Result<bool, Error> {
+    /// The most urgent look, and what rest it asks for. None: nothing is to be done yet.
+    async fn step(&mut self) -> Result<Option<u32>, Error> {
         let now = Instant::now();
         if self.connection.is_none() {
             self.connection = Some(self.database.server().await?);
@@ -106,26 +112,36 @@ impl Worker {
         if self.system_at.is_none_or(|at| now - at >= SYSTEM_EVERY) {
             self.system_at = Some(now);
             self.first_look(Scope::System).await?;
-            return Ok(true);
+            return Ok(Some(REST_AFTER_SLICE));
         }
         if self.pending.front().is_some_and(|(at, ..)| now - *at >= CONFIRM_AFTER)
             && let Some((_, scope, keys)) = self.pending.pop_front()
         {
             self.second_look(scope, &keys).await?;
-            return Ok(true);
+            return Ok(Some(REST_AFTER_FOUND));
         }
         if self.rechecks.is_empty() && now - self.rechecked_at >= RECHECK_EVERY {
             self.rechecked_at = now;
             self.rechecks = self.health.scopes(RECHECKS_MAX).into();
         }
-        if let Some(scope) = self.rechecks.pop_front() {
-            self.again(scope).await?;
-            return Ok(true);
+        // In turns: however much has been found, the rounds go on.
+        self.recheck_next = !self.recheck_next;
+        if !self.recheck_next && self.next_slice(now).await? {
+            return Ok(Some(REST_AFTER_SLICE));
         }
-        self.next_slice(now).await
+        match self.rechecks.pop_front() {
+            Some(scope) => {
+                self.again(scope).await?;
+                Ok(Some(REST_AFTER_FOUND))
+            }
+            None if self.recheck_next => {
+                Ok(self.next_slice(now).await?.then_some(REST_AFTER_SLICE))
+            }
+            None => Ok(None),
+        }
     }
 
-    /// The next slice of the rounds, in turn: a long log keeps no user waiting.
+    /// The next slice of the rounds, in turn: a long log keeps no user waiting. False: none is due.
     async fn next_slice(&mut self, now: Instant) -> Result<bool, Error> {
         for _ in 0..self.laps.len() {
             self.turn = (self.turn + 1) % self.laps.len();
