@@ -113,8 +113,9 @@ impl Appender {
             let sent_at = Instant::now();
             match self.append(&load.batch).await {
                 Ok((answer, sent)) => {
-                    metrics::histogram!("rollcall_append_seconds")
-                        .record(sent_at.elapsed().as_secs_f64());
+                    let took = sent_at.elapsed();
+                    self.shared.appended_for(took);
+                    metrics::histogram!("rollcall_append_seconds").record(took.as_secs_f64());
                     metrics::histogram!("rollcall_append_batch_size")
                         .record(load.batch.len() as f64);
                     self.publish(load, &answer, sent).await;

@@ -1,7 +1,8 @@
 //! What the parts of a node share: its clock, its roster, and what holds for all nodes.
 
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::Duration;
 
 use domain::{Policy, Silence, Silences, Timestamp, UserNo};
 use sqlx::{PgConnection, PgPool};
@@ -30,6 +31,8 @@ pub struct Shared {
     pub(crate) appended: Notify,
     pub(crate) stopping: CancellationToken,
     pub(crate) give_up: CancellationToken,
+    /// How long this node has been appending, in microseconds since it started.
+    appending_us: AtomicU64,
     /// Another node has appended since this one joined.
     pub(crate) has_company: AtomicBool,
     /// Users to be read anew: see [`Shared::suspect`].
@@ -61,6 +64,7 @@ impl Shared {
             appended: Notify::new(),
             stopping: CancellationToken::new(),
             give_up: CancellationToken::new(),
+            appending_us: AtomicU64::new(0),
             has_company: AtomicBool::new(false),
             suspects: Mutex::default(),
             policy: watch::Sender::new(Arc::new(seed)),
@@ -69,6 +73,17 @@ impl Shared {
             revocations_known: Mutex::new(Timestamp::UNIX_EPOCH),
             repairs_heard: AtomicI64::new(0),
         }
+    }
+
+    /// An append has taken so long.
+    pub(crate) fn appended_for(&self, took: Duration) {
+        let us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        self.appending_us.fetch_add(us, Ordering::Relaxed);
+    }
+
+    /// How long this node has been appending since it started.
+    pub(crate) fn appending(&self) -> Duration {
+        Duration::from_micros(self.appending_us.load(Ordering::Relaxed))
     }
 
     /// This node has ended a session of that user whose heartbeats may have gone to another node:

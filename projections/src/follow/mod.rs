@@ -12,7 +12,7 @@ mod swap;
 pub mod versions;
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use sqlx::{Executor, PgConnection};
 use tokio_util::sync::CancellationToken;
@@ -27,8 +27,13 @@ use versions::{State, Version};
 const LINGER: Duration = Duration::from_millis(100);
 /// Between two looks at the log, where no hint wakes.
 pub const POLL: Duration = Duration::from_secs(1);
-/// Longest rest between two pages.
-const REST_MAX: Duration = Duration::from_millis(500);
+/// Longest rest after a page.
+const REST_MAX: Duration = Duration::from_secs(5);
+/// How long a live view rests after a page, in terms of the time that was appended meanwhile:
+/// nobody has to wait for it, as answers are folded from the log where it is behind.
+const REST_LIVE: u32 = 4;
+/// The same for a build, which somebody waits for.
+const REST_BUILDING: u32 = 1;
 /// Between two attempts while the database cannot be reached.
 const RETRY_PAUSE: Duration = Duration::from_millis(500);
 
@@ -41,10 +46,8 @@ pub(crate) async fn run(database: Database, shared: Arc<Shared>, stop: Cancellat
             shared.roster.reached(known + 1).await;
             tokio::time::sleep(LINGER).await;
         };
-        let began = Instant::now();
-        let pause = match round(&database, &mut connection).await {
-            // Whoever writes comes first: views rest as long as they worked.
-            Ok(Step::More) => began.elapsed().min(REST_MAX),
+        let pause = match round(&database, &shared, &mut connection, &stop).await {
+            Ok(Step::More) => Duration::ZERO,
             Ok(Step::Idle | Step::Taken) => POLL,
             Err(error) => {
                 tracing::warn!(%error, "views following the log");
@@ -69,7 +72,12 @@ async fn connect(database: &Database) -> Result<PgConnection, Error> {
 }
 
 /// A page of every version that is to follow. [`Step::More`]: one of them has more to read.
-async fn round(database: &Database, connection: &mut Option<PgConnection>) -> Result<Step, Error> {
+async fn round(
+    database: &Database,
+    shared: &Shared,
+    connection: &mut Option<PgConnection>,
+    stop: &CancellationToken,
+) -> Result<Step, Error> {
     let connection = match connection {
         Some(connection) => connection,
         None => connection.insert(connect(database).await?),
@@ -78,11 +86,21 @@ async fn round(database: &Database, connection: &mut Option<PgConnection>) -> Re
     let mut more = Step::Idle;
     for version in all.iter().filter(|version| version.state.follows()) {
         version.show();
+        let appending = shared.appending();
         if follow(database, connection, version).await? == Step::More {
             more = Step::More;
+            // Whoever writes comes first. Where nobody does, there is nothing to rest for.
+            let rest = (shared.appending() - appending) * rest_of(version.state);
+            if stop.run_until_cancelled(tokio::time::sleep(rest.min(REST_MAX))).await.is_none() {
+                break;
+            }
         }
     }
     Ok(more)
+}
+
+fn rest_of(state: State) -> u32 {
+    if state == State::Building { REST_BUILDING } else { REST_LIVE }
 }
 
 async fn follow(

@@ -71,6 +71,8 @@ pub(crate) async fn measure(
     figure: Figure,
     batch: &mut (i64, i64),
 ) -> Result<Option<Round>, Failure> {
+    // What views still make of the round before is no part of this one.
+    site.stage.caught_up().await?;
     site.keep_alive().await?;
     if figure == Figure::Copy {
         return copy(site, *batch).await.map(Some);
