@@ -1,28 +1,34 @@
 -- Of the users $1, the sessions that differ from the log up to the view's checkpoint ($2).
 with told as (
     select e.user_no, e.position, e.session_id, e.type, e.occurred_at, e.reason, e.data,
-           e.data ->> 'invisible' = 'true' as hides
+           e.type = 'visibility_changed' as turns,
+           e.type = 'visibility_changed' and e.data ->> 'invisible' = 'true' as hides
       from event e
      where e.class = 'T' and e.user_no = any ($1) and e.position <= $2
        and e.type in ('session_opened', 'session_closed', 'session_expired', 'visibility_changed')
+), counted as (
+    select t.*, count(*) filter (where t.turns) over so_far as stretch,
+           count(*) filter (where t.hides) over so_far as hidings,
+           count(*) filter (where t.hides) over (partition by t.user_no) as hidings_to_now
+      from told t window so_far as (partition by t.user_no order by t.position)
+), shown as (
+    -- A stretch begins with what was chosen, and lasts until something else is.
+    select c.*, bool_or(c.hides) over (partition by c.user_no, c.stretch) as hidden
+      from counted c
+), paired as (
+    -- The next that the log says of a session that was opened is its end.
+    select s.*, lead(s.position) over in_order as ended_position,
+           lead(s.occurred_at) over in_order as ended_at,
+           lead(s.reason) over in_order as end_reason,
+           lead(s.hidings) over in_order as hidings_to_end
+      from shown s where not s.turns
+    window in_order as (partition by s.user_no, s.session_id order by s.position)
 ), folded as (
-    select o.position as opened_position, o.user_no, o.session_id, o.occurred_at as opened_at,
-           x.occurred_at as ended_at, x.position as ended_position, x.reason,
-           o.data ->> 'kind' as kind, o.data ? 'imported' as imported,
-           coalesce((select v.hides from told v
-                      where v.user_no = o.user_no and v.type = 'visibility_changed'
-                        and v.position <= o.position order by v.position desc limit 1), false)
-           or exists (select from told v
-                       where v.user_no = o.user_no and v.type = 'visibility_changed' and v.hides
-                         and v.position > o.position
-                         and (x.position is null or v.position < x.position)) as invisible
-      from told o
-      left join lateral (select * from told t
-                          where t.user_no = o.user_no and t.session_id = o.session_id
-                            and t.type in ('session_closed', 'session_expired')
-                            and t.position > o.position
-                          order by t.position limit 1) x on true
-     where o.type = 'session_opened'
+    select p.position as opened_position, p.user_no, p.session_id, p.occurred_at as opened_at,
+           p.ended_at, p.ended_position, p.end_reason as reason, p.data ->> 'kind' as kind,
+           p.data ? 'imported' as imported,
+           p.hidden or coalesce(p.hidings_to_end, p.hidings_to_now) > p.hidings as invisible
+      from paired p where p.type = 'session_opened'
 ), kept as (
     select s.opened_position, s.user_no, s.session_id, s.opened_at, s.ended_at, s.ended_position,
            s.reason, s.kind::text as kind, s.imported, s.invisible
