@@ -1,13 +1,13 @@
 //! Which path leads where. The OpenAPI description is made of the same list.
 
+pub(crate) mod answers;
+
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
-use axum::http::StatusCode;
 use axum::routing::get;
-use utoipa::openapi::path::Operation;
+use utoipa::OpenApi;
+use utoipa::openapi::OpenApi as Document;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
-use utoipa::openapi::{ContentBuilder, OpenApi as Document, PathItem, Ref, RefOr, ResponseBuilder};
-use utoipa::{OpenApi, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -19,7 +19,6 @@ use crate::ops::{self, deliveries, health, views, webhooks, what_if};
 use crate::presence::{
     bulk, claims, explain, guards, heartbeat, history, log, policy, sessions, spans, status,
 };
-use crate::problem::ProblemDocument;
 use crate::{analytics, extract, import, web};
 
 /// The description's head.
@@ -100,53 +99,15 @@ fn described() -> OpenApiRouter<App> {
         .routes(routes!(ops::noop))
 }
 
-/// What every call that needs a token may answer besides: it is not repeated at each.
-const ALWAYS: [(&str, &str); 5] = [
-    ("400", "Malformed, or an unknown field or parameter"),
-    ("401", "No token, or none that is believed"),
-    ("422", "Well-formed, but breaks a rule"),
-    ("429", "Too many requests; see Retry-After"),
-    ("503", "Not now; see Retry-After"),
-];
-
 /// The routes and their description, made complete.
 fn parts(adapters: &Adapters) -> (Router<App>, Document) {
     let (router, mut document) = described().split_for_parts();
+    answers::describe(&mut document);
     let (adapted, adapted_document) = compat::parts(adapters);
     let router = router.merge(adapted);
     document.merge(adapted_document);
-    document.paths.paths.values_mut().flat_map(operations).for_each(complete);
+    answers::operations(&mut document).for_each(answers::complete);
     (router, document)
-}
-
-pub(crate) fn operations(item: &mut PathItem) -> impl Iterator<Item = &mut Operation> {
-    let PathItem { get, put, post, delete, .. } = item;
-    [get, put, post, delete].into_iter().flatten()
-}
-
-/// Every answer is described, as OpenAPI asks for: where nothing else is said, by its status.
-fn complete(operation: &mut Operation) {
-    let responses = &mut operation.responses.responses;
-    if operation.security.is_none() {
-        for (status, description) in ALWAYS {
-            let problem = Ref::from_schema_name(ProblemDocument::name());
-            let content = ContentBuilder::new().schema(Some(problem)).build();
-            let response = ResponseBuilder::new()
-                .description(description)
-                .content("application/problem+json", content)
-                .build();
-            responses.entry(status.to_owned()).or_insert_with(|| response.into());
-        }
-    }
-    for (status, response) in responses {
-        if let RefOr::T(response) = response
-            && response.description.is_empty()
-        {
-            let known =
-                status.parse().ok().and_then(|status: StatusCode| status.canonical_reason());
-            known.unwrap_or(status).clone_into(&mut response.description);
-        }
-    }
 }
 
 /// The OpenAPI description of everything that can be served.

@@ -17,6 +17,7 @@ mod compat_polling;
 mod compat_races;
 mod compat_websocket;
 mod doctor;
+mod document;
 #[cfg(feature = "nats")]
 mod egress;
 mod expiry;

@@ -7,7 +7,7 @@
 mod files;
 mod scan;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use files::{Source, crate_sources, dependencies, files, read, section, sources};
 use scan::{code, functions, line, numbered, untested};
@@ -212,6 +212,40 @@ fn the_openapi_document_in_the_repository_is_the_one_that_is_served() {
         served.trim_end() == stored.trim_end(),
         "api/openapi.json is stale from line {line} on; refresh it: {refresh}"
     );
+}
+
+/// The later one would take the place of the earlier, and nobody would hear of it.
+#[test]
+fn no_two_types_have_one_name_in_the_openapi_document() {
+    let mut known: BTreeMap<String, String> = BTreeMap::new();
+    let mut found = Vec::new();
+    for source in crate_sources("api") {
+        let mut lines = numbered(&source.text);
+        while let Some((number, line)) = lines.next() {
+            if !(line.contains("derive(") && contains_word(line, "ToSchema")) {
+                continue;
+            }
+            let mut renamed = None;
+            for (_, line) in lines.by_ref() {
+                let words = line.split(|c: char| !(c.is_alphanumeric() || c == '_'));
+                let after = |word: &str| words.clone().skip_while(|w| *w != word).nth(1);
+                if line.trim_start().starts_with("#[schema(as = ") {
+                    renamed = words.clone().filter(|word| !word.is_empty()).nth(2);
+                } else if let Some(name) = after("struct").or_else(|| after("enum"))
+                    && !line.trim_start().starts_with("//")
+                {
+                    let name = renamed.unwrap_or(name).to_owned();
+                    let place = format!("{}:{number}: {name}", source.path);
+                    if let Some(earlier) = known.insert(name, place.clone()) {
+                        found.push(format!("{place}, and {earlier}"));
+                    }
+                    break;
+                }
+            }
+        }
+    }
+    assert!(known.len() > 100, "{} types", known.len());
+    nothing_found(found);
 }
 
 // What is found, and how it is shown.

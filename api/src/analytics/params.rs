@@ -12,6 +12,9 @@ use crate::formats::{Format, accept};
 use crate::presence::as_of;
 use crate::problem::Problem;
 
+/// The forms in which analysts are answered; the first where nothing is said.
+pub(crate) const FORMS: [Format; 4] = [Format::Json, Format::Csv, Format::Parquet, Format::Svg];
+
 /// Longest window: a leap year, and a day for time zones.
 pub const WINDOW_MAX: TimeDelta = TimeDelta::days(367);
 /// Most buckets in a window; above it: 422.
@@ -44,7 +47,7 @@ pub fn format(name: Option<FormatName>, headers: &HeaderMap) -> Result<Format, P
         Some(FormatName::Csv) => Ok(Format::Csv),
         Some(FormatName::Parquet) => Ok(Format::Parquet),
         Some(FormatName::Svg) => Ok(Format::Svg),
-        None => accept::choose(headers, &[Format::Json, Format::Csv, Format::Parquet, Format::Svg]),
+        None => accept::choose(headers, &FORMS),
     }
 }
 

@@ -106,6 +106,7 @@ impl Row for SessionsItem {
 
 /// Sessions that ended.
 #[derive(Debug, Serialize, ToSchema)]
+#[schema(as = SessionLengthsBody)]
 pub struct SessionsBody {
     /// All of them; by reason; by kind of device; by length, shortest first, all ten classes.
     items: Vec<SessionsItem>,

@@ -9,11 +9,11 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 use utoipa::openapi::schema::Schema;
-use utoipa::openapi::{ContentBuilder, OpenApi as Document, Ref, RefOr, ResponseBuilder};
+use utoipa::openapi::{OpenApi as Document, RefOr};
 
 use crate::limits::BODY_BYTES_MAX;
-use crate::problem::PROBLEM_JSON;
-use crate::routes::operations;
+use crate::problem::{PROBLEM_JSON, ProblemDocument};
+use crate::routes::answers;
 
 /// What a problem says.
 #[derive(Debug, Deserialize)]
@@ -64,30 +64,31 @@ pub(crate) async fn reshape(answer: Response, shape: Shape) -> Response {
 }
 
 /// What every call of an adapter may answer besides what it says itself.
-const ALWAYS: [(&str, &str); 9] = [
+const ALWAYS: [(&str, &str); 6] = [
     ("400", "Malformed, or breaks a rule"),
     ("401", "No token, or none that is believed"),
     ("403", "The roles do not suffice"),
     ("404", "Nobody and nothing of that name"),
     ("409", "The current state says no"),
-    ("413", "The body is too long"),
-    ("415", "Neither JSON nor a form"),
     ("429", "Too many requests; see Retry-After"),
-    ("503", "Not now; see Retry-After"),
 ];
+
+/// What every call that reads a body may answer, too.
+const READING: [(&str, &str); 2] =
+    [("413", "The body is too long"), ("415", "Neither JSON nor a form")];
 
 /// Describes the errors in the system's shape.
 pub(crate) fn describe(document: &mut Document, shape: &Shape) {
-    for operation in document.paths.paths.values_mut().flat_map(operations) {
-        let responses = &mut operation.responses.responses;
-        for (status, description) in ALWAYS {
-            let content =
-                ContentBuilder::new().schema(Some(Ref::from_schema_name((shape.name)()))).build();
-            let response = ResponseBuilder::new()
-                .description(description)
-                .content("application/json", content);
-            responses.entry(status.to_owned()).or_insert_with(|| response.build().into());
+    let (name, problem) = ((shape.name)(), ProblemDocument::name());
+    let told = ("application/json", name.as_ref());
+    // A time limit is the edge's, which knows no shapes.
+    let late = [told, ("application/problem+json", problem.as_ref())];
+    for operation in answers::operations(document) {
+        let reading = if answers::reads_json(operation) { &READING[..] } else { &[] };
+        for (status, description) in ALWAYS.iter().chain(reading) {
+            answers::add(operation, status, description, &[told]);
         }
+        answers::add(operation, "503", "Not now, or the time was up; see Retry-After", &late);
     }
     let components = document.components.get_or_insert_default();
     components.schemas.insert((shape.name)().into_owned(), (shape.schema)());

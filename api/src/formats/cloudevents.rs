@@ -1,11 +1,12 @@
 //! Events as `CloudEvents` 1.0 (JSON event format).
 
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use crate::shapes::{EventBody, Instant};
 
 /// One event in the envelope of `CloudEvents`.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub struct CloudEvent<'a> {
     specversion: &'static str,
     /// The position: unique within the source.
@@ -17,6 +18,7 @@ pub struct CloudEvent<'a> {
     subject: Option<&'a str>,
     time: Instant,
     datacontenttype: &'static str,
+    #[schema(value_type = EventBody)]
     data: &'a EventBody,
 }
 

@@ -13,7 +13,9 @@ use projections::history;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
-use utoipa::{IntoParams, ToSchema};
+use utoipa::openapi::schema::{AnyOfBuilder, Schema};
+use utoipa::openapi::{Ref, RefOr};
+use utoipa::{IntoParams, PartialSchema, ToSchema};
 
 use super::change::ChangeBody;
 use super::hub::Joined;
@@ -56,13 +58,32 @@ pub struct ChangesBody<'a> {
     full: bool,
 }
 
-/// One item.
-#[derive(Serialize, ToSchema)]
+/// One item. To those who are told the truth a status says all that a change does, and more: so it
+/// is any of the two, and no derived `oneOf`.
+#[derive(Serialize)]
 #[serde(untagged)]
 #[allow(dead_code, reason = "describes what is written without it")]
 enum ChangeOrStatus<'a> {
     Change(ChangeBody<'a>),
     Status(StatusBody),
+}
+
+impl PartialSchema for ChangeOrStatus<'_> {
+    fn schema() -> RefOr<Schema> {
+        AnyOfBuilder::new()
+            .item(Ref::from_schema_name(ChangeBody::name()))
+            .item(Ref::from_schema_name(StatusBody::name()))
+            .into()
+    }
+}
+
+impl ToSchema for ChangeOrStatus<'_> {
+    fn schemas(schemas: &mut Vec<(String, RefOr<Schema>)>) {
+        schemas.push((ChangeBody::name().into_owned(), ChangeBody::schema()));
+        schemas.push((StatusBody::name().into_owned(), StatusBody::schema()));
+        ChangeBody::schemas(schemas);
+        StatusBody::schemas(schemas);
+    }
 }
 
 /// Changes of status after a position; waits for the first one if asked to.

@@ -25,7 +25,7 @@ use crate::problem::{Problem, ProblemDocument};
 use crate::shapes::EventBody;
 
 /// The forms of a list of events.
-pub(super) const FORMS: [Format; 5] =
+pub(crate) const FORMS: [Format; 5] =
     [Format::Json, Format::Ndjson, Format::Csv, Format::CloudEvents, Format::Parquet];
 /// Where to go on, of forms that have no place for it.
 const NEXT: HeaderName = HeaderName::from_static("rollcall-next");
