@@ -3,6 +3,8 @@
 //! 400 where a value cannot be read (syntax, unknown or missing member, wrong type), 422 where it
 //! can be read and breaks a rule (out of range, an unknown word, no `user_id`), 413, 415.
 
+use std::borrow::Cow;
+
 use axum::body::{Body, Bytes, HttpBody as _};
 use axum::extract::path::ErrorKind as PathError;
 use axum::extract::rejection::PathRejection;
@@ -12,7 +14,7 @@ use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use serde::Serialize;
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, IgnoredAny};
 
 use crate::limits::{BODY_BYTES_MAX, BODY_IDLE_MAX};
 use crate::problem::Problem;
@@ -193,6 +195,10 @@ pub fn parse_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
     use serde_json::error::Category;
     let value = serde_json::from_slice(bytes).map_err(|error| match error.classify() {
         Category::Data => from_serde(&error.to_string(), BODY_CODES),
+        // Serde calls it syntax, too, where an object stands that should have one member.
+        Category::Syntax if serde_json::from_slice::<IgnoredAny>(bytes).is_ok() => {
+            from_serde(&error.to_string(), BODY_CODES)
+        }
         Category::Syntax | Category::Eof | Category::Io => {
             Problem::malformed_json(shorten(&error.to_string()))
         }
@@ -203,12 +209,11 @@ pub fn parse_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
 
 /// The same of a text that must be an object: serde would also take an array of its members.
 pub fn parse_object<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
-    let value = parse_json(bytes)?;
     if bytes.trim_ascii_start().first() == Some(&b'{') {
-        Ok(value)
-    } else {
-        Err(Problem::malformed_json("a JSON object is expected"))
+        return parse_json(bytes);
     }
+    parse_json::<IgnoredAny>(bytes)?;
+    Err(Problem::bad_request("invalid_field", "a JSON object is expected"))
 }
 
 fn nul_refused() -> Problem {
@@ -262,7 +267,7 @@ const QUERY_CODES: &Codes = &Codes {
 
 /// Serde's errors are words only; these are its own and stable (`serde::de::Error`).
 fn from_serde(said: &str, codes: &Codes) -> Problem {
-    let detail = shorten(said);
+    let detail = shorten(&plainly(said));
     let says = |words: &str| said.contains(words);
     if says("unknown field `") {
         Problem::bad_request(codes.unknown, detail)
@@ -289,6 +294,17 @@ fn path_problem(rejection: PathRejection) -> Problem {
         },
         rejection => Problem::internal(rejection.body_text()),
     }
+}
+
+/// Without the names of our types, which say nothing to those who call.
+fn plainly(said: &str) -> Cow<'_, str> {
+    for ours in [" struct ", " enum "] {
+        if let Some((before, after)) = said.split_once(&format!("expected{ours}")) {
+            let rest = after.trim_start_matches(|c: char| c.is_alphanumeric() || c == '_');
+            return Cow::Owned(format!("{before}expected an object{rest}"));
+        }
+    }
+    Cow::Borrowed(said)
 }
 
 fn shorten(text: &str) -> String {

@@ -24,6 +24,8 @@ pub const LEASE: Duration = Duration::from_secs(30);
 pub const DELIVERED_KEPT_FOR: Duration = Duration::from_hours(24);
 /// How long what could not be delivered can still be replayed.
 pub const DEAD_KEPT_FOR: Duration = Duration::from_hours(30 * 24);
+/// The error of an attempt that no connection came of: it says nothing of what was to be told.
+pub const UNREACHABLE: &str = "cannot be connected to";
 /// Deliveries forgotten by one statement.
 const FORGOTTEN_AT_ONCE: i64 = 5_000;
 
@@ -247,6 +249,21 @@ pub async fn settle(
     .bind(attempted.http_status.map(i32::from))
     .bind(attempted.error.as_deref())
     .bind(wait.as_millis() as i64)
+    .execute(pool)
+    .await?;
+    Ok(())
+}
+
+/// The endpoint is back: whatever waits only because it could not be connected to is due now, and
+/// its waits begin anew, since what made it fail is over.
+pub async fn wake(pool: &PgPool, webhook: Uuid) -> Result<(), Error> {
+    sqlx::query(
+        "update webhook_delivery set next_at = log_clock(), attempts = 0
+          where webhook_id = $1 and state = 'pending' and error = $2 and next_at > log_clock()
+            and leased_by is null",
+    )
+    .bind(webhook)
+    .bind(UNREACHABLE)
     .execute(pool)
     .await?;
     Ok(())

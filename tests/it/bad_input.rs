@@ -263,9 +263,9 @@ async fn an_array_is_no_object_though_its_members_would_fit() {
     let ana = world.user("ana");
     let session = ana.login().await;
     let events = world.events().await;
-    ana.post("/v1/sessions", json!(["ana", null, null, 0])).await.problem(400, "malformed_json");
+    ana.post("/v1/sessions", json!(["ana", null, null, 0])).await.problem(400, "invalid_field");
     let beat = format!("/v1/sessions/{session}/heartbeat");
-    ana.post(&beat, json!([5])).await.problem(400, "malformed_json");
+    ana.post(&beat, json!([5])).await.problem(400, "invalid_field");
     assert_eq!(world.events().await, events);
     world.finish().await;
 }

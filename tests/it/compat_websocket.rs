@@ -146,8 +146,10 @@ async fn a_consultation_that_a_service_has_filled_is_for_its_members() {
     let eve = world.user("eve");
     let url = format!("{path}?token={}", token(&eve));
     assert_eq!(refusal(&eve, &url, &[]).await, (403, json!("not_a_member")));
-    let url = format!("/ws/consultation/a%20b/?token={}", token(&eve));
-    assert_eq!(refusal(&eve, &url, &[]).await, (400, json!("invalid_group")));
+    for id in ["a%20b", ""] {
+        let url = format!("/ws/consultation/{id}/?token={}", token(&eve));
+        assert_eq!(refusal(&eve, &url, &[]).await, (400, json!("invalid_group")), "{id}");
+    }
     assert_eq!(world.user("ana").get("/v1/users/eve/status").await.status, 404);
     world.finish().await;
 }

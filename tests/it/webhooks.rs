@@ -2,6 +2,7 @@
 
 mod crud;
 mod delivery;
+mod outage;
 mod receiver;
 mod rules;
 mod trouble;

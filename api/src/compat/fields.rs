@@ -9,6 +9,8 @@ use crate::extract::{parse_object, read_body};
 use crate::limits::BODY_BYTES_MAX;
 use crate::problem::Problem;
 
+const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
+
 /// The fields of a body of at most [`BODY_BYTES_MAX`]; none at all of an empty one.
 #[derive(Debug, Clone, Default)]
 pub struct Fields(Map<String, Value>);
@@ -38,7 +40,8 @@ impl<S: Send + Sync> FromRequest<S> for Fields {
 
 impl Fields {
     fn parse(bytes: &Bytes) -> Result<Self, Problem> {
-        let text = bytes.trim_ascii_start();
+        // Some editors and languages put a byte order mark in front of what they send.
+        let text = bytes.strip_prefix(BYTE_ORDER_MARK).unwrap_or(bytes).trim_ascii_start();
         match text.first() {
             None => Ok(Self::default()),
             // Many a client leaves the form's type on a JSON body; no form begins so.
@@ -160,6 +163,7 @@ mod tests {
     #[test]
     fn json_and_forms_say_the_same() {
         for body in [
+            "\u{feff}{\"user_id\":5,\"name\":\"a b\",\"on\":true,\"gone\":null,\"of\":[\"x\",\"y\"]}",
             r#"{"user_id": 5, "name": "a b", "on": true, "gone": null, "of": ["x", "y"]}"#,
             "user_id=5&name=a+b&on=1&gone=&of=x&of=y",
             "user_id=5&name=a%20b&on=true&gone=null&of[]=x&of%5B%5D=y\n",

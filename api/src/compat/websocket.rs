@@ -115,7 +115,9 @@ pub async fn consultation(
     RawQuery(query): RawQuery,
     upgrade: Upgrade,
 ) -> Result<Response, Problem> {
-    let group = format!("consultation:{id}").parse().map_err(|_| Problem::invalid_group())?;
+    // All who come without an id would share a group.
+    let group = Some(id).filter(|id| !id.is_empty()).map(|id| format!("consultation:{id}").parse());
+    let group = group.and_then(Result::ok).ok_or_else(Problem::invalid_group)?;
     connect(app, peer, &headers, query.as_deref(), upgrade, Some(group)).await
 }
 

@@ -18,7 +18,7 @@ struct Login {
     text: String,
 }
 
-#[derive(Default, Deserialize)]
+#[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Beat {
     #[serde(default)]
@@ -90,6 +90,39 @@ async fn bodies_are_refused_for_what_is_wrong_with_them() {
     }
     let not_utf8 = b"{\"user_id\":\"\xff\"}".to_vec();
     assert_eq!(posted("/login", json_type, not_utf8).await.0, 400);
+}
+
+#[test]
+fn what_is_no_object_or_lacks_its_one_member_is_told_in_words_of_ours() {
+    #[derive(Debug, Deserialize)]
+    #[allow(dead_code, reason = "read, and that is all")]
+    struct Outer {
+        then: Then,
+        #[serde(default)]
+        beat: Option<Beat>,
+    }
+    #[derive(Debug, Deserialize)]
+    #[allow(dead_code, reason = "read, and that is all")]
+    #[serde(rename_all = "snake_case")]
+    enum Then {
+        Webhook(String),
+    }
+    for (body, code) in [
+        ("[", "malformed_json"),
+        ("[]", "invalid_field"),
+        ("null", "invalid_field"),
+        ("[{\"webhook\":\"x\"}]", "invalid_field"),
+        ("{\"then\":{}", "malformed_json"),
+        ("{\"then\":{}}", "invalid_field"),
+        ("{\"then\":5}", "invalid_field"),
+        ("{\"then\":{\"webhook\":\"x\"},\"beat\":5}", "invalid_field"),
+    ] {
+        let problem = parse_object::<Outer>(body.as_bytes()).unwrap_err();
+        assert_eq!(problem.code(), code, "{body}");
+        for ours in ["struct", "enum", "Outer", "Beat", "Then"] {
+            assert!(!problem.detail().contains(ours), "{}", problem.detail());
+        }
+    }
 }
 
 #[tokio::test]

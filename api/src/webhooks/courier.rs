@@ -7,20 +7,19 @@ use std::time::Duration;
 use domain::Position;
 use projections::deliveries::{self, Attempted, Claimed, Then};
 use projections::follow::page::Step;
-use projections::webhooks::{Registered, Secrets, Webhooks};
+use projections::webhooks::{Secrets, Webhooks};
 use projections::{Error, Realm, history};
 use serde::Serialize;
-use tokio::task::{Id, JoinSet};
+use tokio::task::Id;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use super::desk::{AT_ONCE_MAX, Desk, Reached};
 use super::schedule;
 use super::sender::{ATTEMPT_MAX, Answered, Letter, Sender};
 use crate::shapes::{EventBody, Instant as WireInstant};
 
-/// Attempts under way at one endpoint from one node.
-pub const AT_ONCE_MAX: usize = 16;
 /// Between two looks at the log, at repeated attempts, and at what endpoints there are.
 pub const POLL: Duration = Duration::from_millis(250);
 /// Between two looks at the pending of an endpoint of which nothing was due.
@@ -68,21 +67,6 @@ pub struct Courier {
     node: Uuid,
 }
 
-/// What it is at.
-#[derive(Debug, Default)]
-struct Desk {
-    sending: JoinSet<()>,
-    to: HashMap<Id, Uuid>,
-    endpoints: HashMap<Uuid, Registered>,
-    rests_until: HashMap<Uuid, Instant>,
-}
-
-impl Desk {
-    fn free_for(&self, webhook: Uuid) -> usize {
-        AT_ONCE_MAX.saturating_sub(self.to.values().filter(|to| **to == webhook).count())
-    }
-}
-
 impl Courier {
     /// Over one realm.
     pub fn new(realm: Arc<Realm>, webhooks: Arc<Webhooks>, sender: Sender) -> Self {
@@ -100,10 +84,12 @@ impl Courier {
                 () = tokio::time::sleep_until(next) => None,
             };
             let asked = match done {
-                Some(Ok((task, ()))) => self.returned(&mut desk, task).await.map(|()| None),
+                Some(Ok((task, reached))) => {
+                    self.returned(&mut desk, task, reached).await.map(|()| None)
+                }
                 Some(Err(error)) => {
                     tracing::error!(%error, "an attempt of a webhook");
-                    self.returned(&mut desk, error.id()).await.map(|()| None)
+                    self.returned(&mut desk, error.id(), Reached::Unclear).await.map(|()| None)
                 }
                 None => self.round(&mut desk).await.map(Some),
             };
@@ -129,6 +115,7 @@ impl Courier {
         desk.endpoints = enabled.map(|registered| (registered.id, registered)).collect();
         let now = Instant::now();
         desk.rests_until.retain(|id, until| *until > now && desk.endpoints.contains_key(id));
+        desk.away.retain(|id, _| desk.endpoints.contains_key(id));
         let head = self.realm.position();
         let mut more = false;
         let behind: Vec<(Uuid, Position)> =
@@ -149,8 +136,13 @@ impl Courier {
     }
 
     /// One attempt has ended: where half of the places are free, the next ones begin.
-    async fn returned(&self, desk: &mut Desk, task: Id) -> Result<(), Error> {
+    async fn returned(&self, desk: &mut Desk, task: Id, reached: Reached) -> Result<(), Error> {
         let Some(webhook) = desk.to.remove(&task) else { return Ok(()) };
+        if desk.is_back(webhook, reached) {
+            deliveries::wake(self.realm.pool(), webhook).await?;
+            desk.away.remove(&webhook);
+            desk.rests_until.remove(&webhook);
+        }
         if desk.free_for(webhook) * 2 >= AT_ONCE_MAX {
             self.fill(desk, webhook).await
         } else {
@@ -186,7 +178,13 @@ impl Courier {
         Ok(())
     }
 
-    async fn attempt(&self, one: &Claimed, url: &str, body: Option<String>, secrets: &Secrets) {
+    async fn attempt(
+        &self,
+        one: &Claimed,
+        url: &str,
+        body: Option<String>,
+        secrets: &Secrets,
+    ) -> Reached {
         let answered = match body {
             Some(body) => {
                 let id = letter_id(one.key.webhook, one.key.position, &one.key.rule);
@@ -217,6 +215,7 @@ impl Courier {
                 tracing::warn!(%webhook, %error, "disabling: it will be asked again");
             }
         }
+        Reached::by(&attempted)
     }
 }
 

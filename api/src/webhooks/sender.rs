@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use projections::deliveries::UNREACHABLE;
 use projections::webhooks::Secrets;
 use reqwest::header::{CONTENT_TYPE, RETRY_AFTER};
 use reqwest::{Client, Url, redirect};
@@ -121,10 +122,11 @@ fn why(error: &reqwest::Error) -> String {
         }
         source = cause.source();
     }
-    let words = if error.is_timeout() {
+    // First: a connection that takes too long is a time-out, too.
+    let words = if error.is_connect() {
+        UNREACHABLE
+    } else if error.is_timeout() {
         "no answer in time"
-    } else if error.is_connect() {
-        "cannot be connected to"
     } else {
         "no answer that can be read"
     };

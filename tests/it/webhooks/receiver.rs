@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::sync::{Arc, Mutex};
+use std::time::Instant;
 
 use axum::Router;
 use axum::body::Bytes;
@@ -35,6 +36,7 @@ pub(super) struct Heard {
     pub(super) body: Value,
     pub(super) verified: bool,
     pub(super) taken: bool,
+    pub(super) at: Instant,
 }
 
 #[derive(Debug)]
@@ -151,7 +153,7 @@ async fn hear(State(inner): State<Arc<Mutex<Inner>>>, headers: HeaderMap, body: 
             Mood::Fails | Mood::Gone | Mood::Hangs | Mood::Redirects => false,
         };
         let id = headers["webhook-id"].to_str().unwrap().to_owned();
-        inner.heard.push(Heard { id, body, verified, taken });
+        inner.heard.push(Heard { id, body, verified, taken, at: Instant::now() });
         if taken { Mood::Takes } else { mood }
     };
     match mood {

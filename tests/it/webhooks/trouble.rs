@@ -58,6 +58,36 @@ async fn a_failing_user_waits_alone_and_in_order() {
 }
 
 #[tokio::test]
+async fn what_waits_for_a_dead_endpoint_is_told_when_another_finds_it_alive() {
+    let world = World::start().await;
+    let mut receiver = Receiver::start().await;
+    let path = endpoint(&world, &receiver, json!({ "event_types": ["session_opened"] })).await;
+    receiver.kill().await;
+    churn(&world, "ana", 1).await;
+    // Until the next attempt is half an hour ahead.
+    for attempts in 1..=5 {
+        eventually("it was tried", async || {
+            let listed = world.admin().get(&format!("{path}/deliveries")).await.expect(200);
+            let first = &listed["items"][0];
+            first["attempts"] == attempts && first["error"] == "cannot be connected to"
+        })
+        .await;
+        if attempts < 5 {
+            world.outage(Duration::from_mins(10)).await;
+        }
+    }
+    receiver.revive();
+    let heard = |user: &str| receiver.taken().iter().any(|h| h.body["data"]["user_id"] == user);
+    eventually("ben's find it alive, and hers come at once", async || {
+        churn(&world, "ben", 1).await;
+        heard("ben") && heard("ana")
+    })
+    .await;
+    assert_eq!(receiver.heard().len(), receiver.taken().len(), "nothing twice");
+    world.finish().await;
+}
+
+#[tokio::test]
 async fn what_no_attempt_gets_through_is_given_up_visibly_and_can_be_replayed() {
     let world = World::start().await;
     let receiver = Receiver::start().await;
@@ -141,7 +171,7 @@ async fn a_receiver_that_hangs_holds_nobody_else_up_and_is_given_back_at_the_end
     }
     eventually("the other hears all", async || other.taken().len() == 40).await;
     // Bounded in flight.
-    let at_once = api::webhooks::courier::AT_ONCE_MAX;
+    let at_once = api::webhooks::desk::AT_ONCE_MAX;
     assert!(hanging.heard().len() <= at_once, "{}", hanging.heard().len());
     hanging.set(Mood::Takes);
     world.stop_node(0).await;
