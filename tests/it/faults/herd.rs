@@ -121,9 +121,12 @@ async fn a_herd_that_comes_back_at_once_is_taken_in_and_holds_nobody_up() {
     })
     .await;
     let back = began.elapsed();
-    assert_eq!(race.connections.load(Ordering::Relaxed) - connected_before, count);
+    let connections = race.connections.load(Ordering::Relaxed) - connected_before;
+    assert!(connections >= count, "{connections}");
     let (here, there) = (here.end().await, there.end().await);
-    println!("all back after {back:?}; meanwhile at the node {here:?}, at the other {there:?}");
+    println!(
+        "all back after {back:?}, {connections} connections; meanwhile at the node {here:?}, at the other {there:?}"
+    );
     println!("memory: {memory_before} bytes before, at most {memory_most} when they came back");
     assert!(here[1] < PROMPT && there[1] < PROMPT, "{here:?} {there:?}");
     let memory_max = MEMORY_OWN_MAX + count as u64 * MEMORY_EACH_MAX;
@@ -137,7 +140,9 @@ async fn a_herd_that_comes_back_at_once_is_taken_in_and_holds_nobody_up() {
     let logged = race::changes(pool, Some(&users)).await;
     race.check(&pictures, &logged, &star.get("/v1/status?users=u0").await.expect(200));
     assert_eq!(nodes.audit.count("session_expired").await, 0);
-    assert_eq!(nodes.audit.count("session_resumed").await, count as i64);
+    // One whose turn came too late for it to hear of has tried again.
+    let resumed = nodes.audit.count("session_resumed").await;
+    assert!(resumed >= count as i64, "{resumed}");
     invariants::check(pool, &[]).await;
     nodes.end().await;
 }
