@@ -10,7 +10,7 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde_json::Value;
 use sqlx::PgPool;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
@@ -19,6 +19,8 @@ use crate::feed::{self, Feed, Kind, Stream, Told};
 
 /// Longest way to a feed, when thousands look for one.
 const CONNECT_MAX: Duration = Duration::from_secs(30);
+/// Watchers that connect at one time, until [`Race::rush`].
+const CONNECTING_MAX: usize = 100;
 /// Longest pause before a watcher that found no node tries again, in milliseconds.
 const AGAIN_AFTER_MS_MAX: u64 = 150;
 
@@ -89,6 +91,8 @@ pub struct Race {
     heard: Vec<AtomicI64>,
     /// False: nobody connects.
     pub gate: watch::Sender<bool>,
+    /// Whose turn it is to connect.
+    doors: Semaphore,
     /// Connections that began, the first of each watcher included.
     pub connections: AtomicUsize,
     /// Watchers that were told that they are too slow.
@@ -106,6 +110,7 @@ impl Race {
             cut_after_max,
             heard: (0..watchers).map(|_| AtomicI64::new(0)).collect(),
             gate: watch::Sender::new(true),
+            doors: Semaphore::new(CONNECTING_MAX),
             connections: AtomicUsize::new(0),
             too_slow: AtomicUsize::new(0),
             last: AtomicI64::new(0),
@@ -117,6 +122,11 @@ impl Race {
     pub fn finish(&self, last: i64) {
         self.last.store(last, Ordering::Release);
         self.over.cancel();
+    }
+
+    /// From now on nobody waits for others to connect.
+    pub fn rush(&self) {
+        self.doors.add_permits(self.heard.len());
     }
 
     /// How far the slowest watcher is; 0: somebody has heard nothing yet.
@@ -136,8 +146,11 @@ impl Race {
         loop {
             gate.wait_for(|open| *open).await.unwrap();
             let node = &nodes[fastrand::usize(..nodes.len())];
+            let door = self.doors.acquire().await.unwrap();
             let opened = self.open(kind, node, &mut hello, picture.position);
-            if let Ok(Ok(mut feed)) = timeout(CONNECT_MAX, opened).await {
+            let opened = timeout(CONNECT_MAX, opened).await;
+            drop(door);
+            if let Ok(Ok(mut feed)) = opened {
                 self.connections.fetch_add(1, Ordering::Relaxed);
                 // However that ended: what counts is what was heard.
                 drop(self.listen(number, &mut feed, &mut picture).await);

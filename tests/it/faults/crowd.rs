@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 /// A session that a vandal leaves behind is over soon: a user has 64 at most.
 const GRACE_MS: u32 = 500;
 const LISTENERS: usize = 20;
-const CONNECTED_MAX: Duration = Duration::from_mins(3);
+const CONNECTED_MAX: Duration = Duration::from_mins(5);
 const HEARD_MAX: Duration = Duration::from_secs(30);
 /// A crowd may cost those beside it so much, as a factor of what they wait without it. On a
 /// machine that others keep busy, and with a debug build, that says little: then see `SLACK`.
