@@ -31,10 +31,17 @@ const MEMORY_EACH_MAX: u64 = 128 << 10;
 /// What is written while the node is away.
 const MISSED: usize = 8;
 
-/// A quiet client: how long it waits for the answers to a read and to a heartbeat, in turn.
+/// A quiet client, who reads and sends a heartbeat in turn.
 struct Probe {
     stop: CancellationToken,
-    asking: JoinHandle<Vec<Duration>>,
+    asking: JoinHandle<Answers>,
+}
+
+/// What it waited, and how often it was told to ask again.
+#[derive(Debug, Default)]
+struct Answers {
+    took: Vec<Duration>,
+    refused: usize,
 }
 
 impl Probe {
@@ -43,30 +50,35 @@ impl Probe {
         let stop = CancellationToken::new();
         let until = stop.clone();
         let asking = tokio::spawn(async move {
-            let mut took = Vec::new();
+            let mut answers = Answers::default();
             let mut pauses = interval(ASK_EVERY);
             pauses.set_missed_tick_behavior(MissedTickBehavior::Delay);
-            while !until.is_cancelled() {
+            for round in 0_usize.. {
                 pauses.tick().await;
                 let began = Instant::now();
-                client.get("/v1/users/u0/status").await.expect(200);
-                took.push(began.elapsed());
-                let began = Instant::now();
-                client.beat(&session).await.expect(200);
-                took.push(began.elapsed());
+                let answer = match round % 2 {
+                    0 => client.get("/v1/users/u0/status").await,
+                    _ => client.beat(&session).await,
+                };
+                assert!([200, 503].contains(&answer.status), "{}", answer.text);
+                answers.took.push(began.elapsed());
+                answers.refused += usize::from(answer.status == 503);
+                if until.is_cancelled() {
+                    break;
+                }
             }
-            took
+            answers
         });
         Self { stop, asking }
     }
 
     /// How long an answer took: half of them less than the first, one in a hundred more than the
-    /// second, and the longest.
-    async fn end(self) -> [Duration; 3] {
+    /// second, and the longest. And how many were refusals.
+    async fn end(self) -> ([Duration; 3], usize) {
         self.stop.cancel();
-        let mut took = self.asking.await.unwrap();
+        let Answers { mut took, refused } = self.asking.await.unwrap();
         took.sort();
-        [took[took.len() / 2], took[took.len() * 99 / 100], took[took.len() - 1]]
+        ([took[took.len() / 2], took[took.len() * 99 / 100], took[took.len() - 1]], refused)
     }
 }
 
@@ -129,7 +141,8 @@ async fn a_herd_that_comes_back_at_once_is_taken_in_and_holds_nobody_up() {
         "all back after {back:?}, {connections} connections; meanwhile at the node {here:?}, at the other {there:?}"
     );
     println!("memory: {memory_before} bytes before, at most {memory_most} when they came back");
-    assert!(here[1] < PROMPT && there[1] < PROMPT, "{here:?} {there:?}");
+    assert!(here.0[1] < PROMPT && there.0[1] < PROMPT, "{here:?} {there:?}");
+    assert_eq!((here.1, there.1), (0, 0), "nobody is refused for the herd's sake");
     let memory_max = MEMORY_OWN_MAX + count as u64 * MEMORY_EACH_MAX;
     assert!(memory_most < memory_max, "{memory_most}");
 
