@@ -77,6 +77,9 @@ pub const LIVE_PER_ADDRESS_MAX: usize = 2_000;
 pub const STREAM_ALIVE_EVERY: Duration = Duration::from_secs(15);
 /// How long a WebSocket's first frame is waited for, before a session is opened.
 pub const RESUME_WAIT: Duration = Duration::from_millis(250);
+/// WebSockets that open or resume a session at one time. When a herd comes, the others wait their
+/// turn, not in the queue for the database, where they would hold up everybody else.
+pub const SOCKETS_BEGINNING_MAX: usize = 32;
 /// How often the server pings a WebSocket.
 pub const PING_EVERY: Duration = Duration::from_secs(25);
 /// How long the answer to a ping may take.

@@ -147,6 +147,7 @@ export class Presence {
   ack(id: string): Promise<void>;
   /** Is in a group while connected. */
   join(group: string): Promise<void>;
+  /** Stays out, also of a group that the token names. */
   leave(group: string): Promise<void>;
   /** Asserts one's own status; `null` takes that back. */
   setManual(

@@ -168,12 +168,14 @@ export class Presence {
   /** Is in a group while connected. @param {string} group */
   async join(group) {
     this.#core.joined.add(group);
+    this.#core.left.delete(group);
     await this.#core.say({ type: "join", group });
   }
 
-  /** @param {string} group */
+  /** Stays out, also of a group that the token names. @param {string} group */
   async leave(group) {
     this.#core.joined.delete(group);
+    this.#core.left.add(group);
     await this.#core.say({ type: "leave", group });
   }
 

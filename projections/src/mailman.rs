@@ -12,7 +12,7 @@ use dashmap::DashMap;
 use domain::{GroupName, UserNo};
 use sqlx::PgPool;
 use tokio::sync::broadcast::error::RecvError;
-use tokio::sync::{Notify, broadcast};
+use tokio::sync::{Notify, Semaphore, broadcast};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -32,6 +32,9 @@ const BEHIND_MAX: usize = 32;
 pub const LISTENED_MAX: usize = 1_000;
 /// Deliveries that an inbox reads at once: with the longest texts, half a MiB.
 const WAITING_PAGE: usize = 32;
+/// Inboxes that read what waits at one time: when all come at once, the others take turns, and
+/// leave the database to who asks for something else.
+const READING_MAX: usize = 4;
 
 /// One message for one receiver.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,6 +58,8 @@ pub struct Mailman {
     live: DashMap<UserNo, broadcast::Sender<Delivery>>,
     /// Who listens to a group, with how many inboxes.
     listeners: DashMap<GroupName, HashMap<UserNo, usize>>,
+    /// Whose turn it is to read what waits.
+    reading: Semaphore,
 }
 
 /// One session's share of its user's mail: first what waits, then what comes.
@@ -79,7 +84,15 @@ impl Mailman {
     pub async fn new(pool: PgPool) -> Result<Self, Error> {
         let at = AtomicI64::new(messages::newest(&pool).await?);
         let (behind, untold) = (Notify::new(), Notify::new());
-        Ok(Self { pool, at, behind, untold, live: DashMap::new(), listeners: DashMap::new() })
+        Ok(Self {
+            pool,
+            at,
+            behind,
+            untold,
+            live: DashMap::new(),
+            listeners: DashMap::new(),
+            reading: Semaphore::new(READING_MAX),
+        })
     }
 
     /// Sends, and wakes every node. Committed when it answers, where [`Posted::is_sent`].
@@ -290,6 +303,7 @@ impl Inbox {
 
     /// Whatever is committed after this was read comes by itself: the inbox was there before.
     async fn read_waiting(&mut self) -> Result<(), Error> {
+        let _turn = self.mailman.reading.acquire().await;
         let pool = &self.mailman.pool;
         let waiting = messages::pending(pool, self.user, self.last, WAITING_PAGE).await?;
         self.caught_up = waiting.len() < WAITING_PAGE;

@@ -4,6 +4,7 @@ mod feeds;
 mod library;
 mod lines;
 mod sessions;
+mod talk;
 
 use axum::Router;
 use axum::response::Html;

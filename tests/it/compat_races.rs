@@ -7,7 +7,7 @@ use std::time::Duration;
 use domain::Policy;
 use futures::future::join_all;
 use serde_json::json;
-use tests::{Client, Options, World, clock};
+use tests::{Client, Options, World, clock, size};
 
 /// Rounds of a run of the suite.
 const ROUNDS_DEFAULT: usize = 300;
@@ -16,7 +16,7 @@ const AT_ONCE: usize = 25;
 const PATH: &str = "/api/daily_planner_workflow";
 
 fn rounds() -> usize {
-    std::env::var("ROLLCALL_TEST_RACES").map_or(ROUNDS_DEFAULT, |rounds| rounds.parse().unwrap())
+    size::races(ROUNDS_DEFAULT, 1)
 }
 
 /// Starts on both nodes, of one task; the positions of those that were allowed.

@@ -7,11 +7,16 @@
 //! - `answers`: a line to the database that breaks
 //! - `disk`: a disk that is full
 //! - `overload`: too much at a time, and clients that dawdle
+//! - `watchers`, `herd`, `crowd`: live feeds by the thousand, while nodes are killed and come back,
+//!   all at once, or beside idlers and vandals. `ROLLCALL_TEST_RACES=10000` is their full size
 
 mod answers;
 mod commands;
+mod crowd;
 mod disk;
+mod herd;
 mod kills;
 mod nodes;
 mod overload;
 mod start;
+mod watchers;

@@ -4,10 +4,12 @@ use std::time::Duration;
 
 use api::auth::Role;
 use api::live::LiveSettings;
+use domain::Policy;
 use serde_json::{Value, json};
+use tests::client::token_until;
 use tests::node::ORIGIN;
 use tests::socket::PROTOCOL;
-use tests::{Client, Options, Socket, World};
+use tests::{Client, EventStream, Options, Socket, World};
 use tokio_tungstenite::tungstenite::Message;
 
 /// The status and code with which a connection is refused.
@@ -261,5 +263,48 @@ async fn a_token_that_ends_ends_its_connections_on_every_node() {
     world.stop_node(1).await;
     assert_eq!(bobs.close_code().await, 1001);
     assert_eq!(bob.status_word("bob").await, "online", "its client comes back to another node");
+    world.finish().await;
+}
+
+#[tokio::test]
+async fn a_token_that_expires_ends_its_connections_and_with_another_one_the_session_goes_on() {
+    let policy = Policy { grace_ms: 20_000, ..Policy::default() };
+    let world = World::with(Options { nodes: 2, policy, ..Options::default() }).await;
+    let (ana, bob) = (world.user("ana"), world.user("bob"));
+    bob.login().await;
+    // Past its end already, and taken for what is left of the leeway.
+    let short = ana.with_token(Some(token_until("ana", &[], -2)));
+    let mut socket = Socket::open(&short).await;
+    let mut stream = EventStream::open(&short, "/v1/stream", None).await;
+    stream.expect("snapshot").await;
+    let position = socket.watch(&["bob"]).await["position"].as_i64();
+    let hello = socket.hello.clone();
+    let mut bobs = Socket::open(&bob).await;
+    assert_eq!(socket.close_code().await, 4401);
+    while let Some(event) = stream.next().await {
+        assert_ne!(event.event, "snapshot", "it ends as well");
+    }
+    short.get("/v1/users/bob/status").await.problem(401, "token_expired");
+    // What happened before the client has another token is told when it has.
+    bob.put("/v1/users/bob/claims/manual", json!({ "status": "busy" })).await.expect(200);
+    assert_eq!(bob.status_word("ana").await, "online", "a grace begins, as for a lost line");
+    let mut again = Socket::resume(&world.at_node(&ana, 1), &hello, position).await;
+    again.say(json!({ "type": "watch", "users": ["bob"] })).await;
+    assert_eq!(again.expect("status_changed").await["status"], "busy");
+    bobs.until_pong().await;
+    world.finish().await;
+}
+
+#[tokio::test]
+async fn a_session_whose_token_expired_ends_after_the_grace_if_nobody_comes_back() {
+    let policy = Policy { grace_ms: 300, ..Policy::default() };
+    let world = World::with(Options { policy, ..Options::default() }).await;
+    let bob = world.user("bob");
+    let short = bob.with_token(Some(token_until("ana", &[], -3)));
+    let mut socket = Socket::open(&short).await;
+    assert_eq!(socket.close_code().await, 4401);
+    tests::eventually("the grace is over", async || bob.status_word("ana").await == "offline")
+        .await;
+    assert_eq!(world.transitions("ana").await[1]["reason"], "session_timeout");
     world.finish().await;
 }

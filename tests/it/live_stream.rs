@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
+use api::live::LiveSettings;
 use serde_json::{Value, json};
 use tests::stream::StreamEvent;
-use tests::{EventStream, World};
+use tests::{EventStream, Options, World};
 
 /// Times that a text comes and goes.
 const ROUNDS: usize = 20;
@@ -155,5 +156,55 @@ async fn a_text_is_told_with_the_status_that_it_belongs_to_and_nothing_twice() {
         let known = format!("round {}", number / 3);
         assert!(text.is_none() || (status == "busy" && *text == Some(known)), "{told:?}");
     }
+    world.finish().await;
+}
+
+#[tokio::test]
+async fn who_does_not_read_is_told_so_and_goes_on_where_it_was_while_others_do() {
+    let live = LiveSettings { listener_queue_max: 64, ..LiveSettings::default() };
+    let world = World::with(Options { live, ..Options::default() }).await;
+    let (bob, eve) = (world.user("bob"), world.user("eve"));
+    let users: Vec<_> = (0..32).map(|n| world.user(&format!("u{n}"))).collect();
+    futures::future::join_all(users.iter().map(tests::Client::login)).await;
+    let mut slow = EventStream::open(&eve, "/v1/stream", None).await;
+    let mut last = slow.expect("snapshot").await.id;
+    let mut quick = EventStream::open(&bob, "/v1/stream", None).await;
+    quick.expect("snapshot").await;
+    let text = "x".repeat(400);
+    let mut rounds = 0_u32;
+    let mut written = Vec::new();
+    // Nobody reads `slow`: sooner or later the system's buffers are full, then its queue. Many
+    // write, so that this is sooner than a connection that stalls is given up.
+    while world.nodes[0].live().hub.listeners() == 2 {
+        rounds += 1;
+        let status = if rounds.is_multiple_of(2) { "busy" } else { "dnd" };
+        let body = json!({ "status": status, "text": format!("{rounds}{text}") });
+        let write = users.iter().enumerate().map(async |(n, user)| {
+            let path = format!("/v1/users/u{n}/claims/manual");
+            user.put(&path, body.clone()).await.expect(200);
+        });
+        futures::future::join_all(write).await;
+        for _ in &users {
+            let event = quick.expect("status_changed").await;
+            assert_eq!(event.data["status"], status);
+            written.extend(event.id);
+        }
+        assert!(rounds < 2_000, "the system's buffers have an end");
+    }
+    let mut heard = Vec::new();
+    let mut told_why = false;
+    while let Some(event) = slow.next().await {
+        assert!(!told_why, "the last thing that it hears: {event:?}");
+        told_why = event.comment.as_deref() == Some("too_slow");
+        heard.extend(event.id);
+    }
+    assert!(told_why, "{} of {} heard", heard.len(), written.len());
+    assert!(heard.len() < written.len(), "it was not waited for");
+    last = heard.last().copied().or(last);
+    let mut again = EventStream::open(&eve, "/v1/stream", last).await;
+    while heard.len() < written.len() {
+        heard.extend(again.expect("status_changed").await.id);
+    }
+    assert_eq!(heard, written, "each once");
     world.finish().await;
 }

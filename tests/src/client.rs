@@ -23,9 +23,14 @@ pub fn token(user_id: &str, roles: &[Role]) -> String {
 
 /// A token of a user whom its issuer has in these groups.
 pub fn token_in(user_id: &str, groups: &[&str]) -> String {
+    token_until(user_id, groups, TOKEN_TTL.as_secs() as i64)
+}
+
+/// A token that ends in so many seconds; servers take it for 5 s longer.
+pub fn token_until(user_id: &str, groups: &[&str], ends_in_s: i64) -> String {
     let now = chrono::Utc::now().timestamp();
     let claims = serde_json::json!({ "iss": ISSUER_DEFAULT, "aud": ISSUER_DEFAULT, "sub": user_id,
-        "roles": ["user"], "groups": groups, "exp": now + TOKEN_TTL.as_secs() as i64 });
+        "roles": ["user"], "groups": groups, "exp": now + ends_in_s });
     let key = jsonwebtoken::EncodingKey::from_secret(SECRET.as_bytes());
     jsonwebtoken::encode(&jsonwebtoken::Header::default(), &claims, &key).unwrap()
 }

@@ -5,6 +5,8 @@
 //! - [`clock`]: the test's time
 //! - [`world`]: nodes on one database, from start to [`World::finish`]; [`node`]: one of them
 //! - [`client`]: HTTP with a token; [`socket`], [`stream`]: live feeds
+//! - [`race`]: watchers by the thousand, of feeds as lean as [`feed`] and [`ws`] have them;
+//!   [`size`]: how many
 //! - [`browser`]: a headless Chromium; [`line`]: a network that goes silent
 //! - [`wait`]: conditions awaited with a bound
 //! - [`process`]: the real binary, and what the fault tests do to it
@@ -16,15 +18,19 @@ pub mod browser;
 pub mod client;
 pub mod clock;
 pub mod cluster;
+pub mod feed;
 pub mod fold;
 pub mod invariants;
 pub mod line;
 pub mod node;
 pub mod process;
+pub mod race;
+pub mod size;
 pub mod socket;
 pub mod stream;
 pub mod wait;
 pub mod world;
+pub mod ws;
 
 pub use client::{Answer, Client, instant};
 pub use node::TestNode;

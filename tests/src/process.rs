@@ -5,11 +5,13 @@
 //!
 //! Reading order: [`Serve`] and [`Server`]; `wait` (conditions with a bound), `scratch`
 //! (directories that go away), `api` (HTTP), `proxy` (a line to PostgreSQL that breaks), `load`
-//! (clients that remember what they were told), `audit` (whether that is true).
+//! (clients that remember what they were told), `audit` (whether that is true), `nodes` (several
+//! servers on one database, at addresses that stay).
 
 pub mod api;
 pub mod audit;
 pub mod load;
+pub mod nodes;
 pub mod proxy;
 pub mod scratch;
 pub mod wait;
@@ -308,6 +310,15 @@ impl Server {
     pub async fn stop(mut self) -> ExitStatus {
         self.signal(Signal::TERM);
         self.ended().await
+    }
+
+    /// The memory that it has now, in bytes; 0 where the system does not say.
+    pub fn memory_bytes(&self) -> u64 {
+        let path = format!("/proc/{}/status", self.pid().as_raw_nonzero());
+        let text = std::fs::read_to_string(path).unwrap_or_default();
+        let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let kib = line.and_then(|line| line.trim().strip_suffix(" kB")?.parse::<u64>().ok());
+        kib.unwrap_or_default() * 1_024
     }
 
     /// The process of its own PostgreSQL.

@@ -26,6 +26,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::http::HeaderValue;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::limits;
@@ -76,6 +77,8 @@ pub struct Live {
     pub sockets: Arc<Sockets>,
     /// How many listen.
     pub places: Arc<Places>,
+    /// Whose turn it is to open or resume a session.
+    pub beginnings: Semaphore,
     /// The origins whose pages may open a WebSocket beside the server's own.
     pub allow_origins: Vec<HeaderValue>,
     /// The settings.
@@ -102,6 +105,7 @@ impl Live {
             hub: Arc::new(Hub::new(settings.listener_queue_max)),
             sockets: Arc::default(),
             places: Arc::new(Places::new(limits::LIVE_PER_USER_MAX, settings.per_address_max)),
+            beginnings: Semaphore::new(limits::SOCKETS_BEGINNING_MAX),
             allow_origins,
             settings,
             stopping,

@@ -31,6 +31,8 @@ export class Core {
   list = new List();
   /** @type {Set<string>} groups to be in while connected */
   joined = new Set();
+  /** @type {Set<string>} groups not to be in, whatever the token says */
+  left = new Set();
   /** @type {Session | undefined} */
   session;
   /** Under which name to log in: the same until that has worked, as an answer may be lost. */

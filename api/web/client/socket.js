@@ -57,7 +57,7 @@ export class SocketLink {
 
   /** All at once: the server reads it in this order, without a round trip for each. */
   #begin() {
-    const { session, device, activity, book, list, joined } = this.#core;
+    const { session, device, activity, book, list, joined, left } = this.#core;
     const about = { device, idle_ms: activity.idleMs };
     if (!session?.resumeToken || !this.#core.listTold) book.position = undefined;
     if (book.position === undefined) book.anew();
@@ -71,6 +71,7 @@ export class SocketLink {
     }
     this.#begun = true;
     for (const group of joined) this.#quietly({ type: "join", group });
+    for (const group of left) this.#quietly({ type: "leave", group });
     this.watch(list.all());
   }
 

@@ -18,11 +18,12 @@ async fn a_page_hears_of_those_it_watches_as_it_happens() {
         page.eval("presence.watch(['eve'])").await;
         page.until("presence.statusOf('eve')?.status === 'online'").await;
         page.eval("presence.unwatch('bob')").await;
-        page.until("told.length === 2 && presence.statusOf('bob') === undefined").await;
+        page.until("presence.statusOf('bob') === undefined").await;
         bob.logout(&bobs).await;
         eve.logout(&eves).await;
         page.until("presence.statusOf('eve').status === 'offline'").await;
-        assert_eq!(page.eval("statuses('bob')").await, json!(["online"]), "{transport}");
+        // Of before he came it may have heard, or not.
+        assert_eq!(page.eval("statuses('bob').at(-1)").await, "online", "{transport}");
         page.eval("presence.watch()").await;
         page.until("presence.statusOf('bob')?.status === 'offline'").await;
         assert_eq!(page.eval("presence.watches('anybody')").await, true);

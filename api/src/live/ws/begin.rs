@@ -132,7 +132,8 @@ async fn resumable(
         Ok(()) => Ok(Some(since)),
         Err(problem) => {
             wire.refuse(reference, &problem).await?;
-            Ok(None)
+            // This node may be behind: to begin anew here would pass over what was missed.
+            if problem.status().is_server_error() { Err(End::Unavailable) } else { Ok(None) }
         }
     }
 }

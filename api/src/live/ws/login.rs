@@ -32,7 +32,7 @@ pub(super) struct Login {
     pub(super) visits: bool,
 }
 
-/// Opens a session for the caller.
+/// Opens a session for the caller, when it is its turn.
 pub(super) async fn open(
     app: &App,
     caller: &Caller,
@@ -40,6 +40,7 @@ pub(super) async fn open(
     idle_ms: u32,
 ) -> Result<Login, Problem> {
     let asked = Asked::by(None);
+    let _turn = app.live.beginnings.acquire().await;
     let user = app.actor(caller).await?;
     let session = Uuid::now_v7();
     let command = Command::Open(Open {
@@ -53,7 +54,7 @@ pub(super) async fn open(
     Ok(Login { user, session, position: receipt.position, resumed: false, visits: false })
 }
 
-/// Goes on with a session of the caller's. Errors: 403 `resume_refused`, 410 `session_closed`.
+/// Goes on with a session of the caller's, when it is its turn. Errors: 403 `resume_refused`, 410 `session_closed`.
 pub(super) async fn resume(
     app: &App,
     caller: &Caller,
@@ -65,6 +66,7 @@ pub(super) async fn resume(
         let detail = "this resume_token does not belong to the session";
         return Err(Problem::new(axum::http::StatusCode::FORBIDDEN, "resume_refused", detail));
     }
+    let _turn = app.live.beginnings.acquire().await;
     let user = app.actor(caller).await?;
     let asked = Asked { actor: Some(user), ..asked };
     let receipt = done(app.realm.execute(user, &Command::Resume { session }, asked).await?)?;

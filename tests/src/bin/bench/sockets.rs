@@ -4,12 +4,12 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use ::tests::ws::{self, Frame, Socket};
 use api::limits::{FRAMES_BURST, FRAMES_PER_SECOND};
 use tokio::net::TcpStream;
 
 use crate::http::{Answer, Parsed};
 use crate::load::Script;
-use crate::ws::{self, Frame, Socket};
 
 /// What the server says of a heartbeat that it took in. Each has a `ref`, or nothing is said.
 const ACK: &[u8] = br#"{"type":"ack","#;

@@ -18,7 +18,7 @@ use crate::report::median;
 use crate::round::sample;
 use crate::stage::{Setting, Stage};
 use crate::works::{LONG_LEASE_MS, Outcome, Place};
-use crate::ws::{self, Socket};
+use ::tests::ws::{self, Socket};
 
 /// Whom all watch.
 const STAR: &str = "star";

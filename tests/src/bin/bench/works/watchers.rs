@@ -17,7 +17,7 @@ use tokio::net::TcpStream;
 use tokio::process::{Child, ChildStdout, Command};
 
 use crate::Failure;
-use crate::ws::{self, Socket};
+use ::tests::ws::{self, Socket};
 
 /// Sockets in one process.
 const SOCKETS_A_PROCESS: usize = 2_500;

@@ -1,7 +1,7 @@
 //! As much of WebSocket (RFC 6455) as a load generator needs: whole text frames, no extensions.
 //!
-//! Hand-written for the reason that `http` is: it shares the machine with what it measures. Masks
-//! are zero, which is a mask like any other, and leaves the bytes as they are.
+//! Hand-written, as it shares the machine with what it measures, and ten thousand of them one
+//! process. Masks are zero, which is a mask like any other, and leaves the bytes as they are.
 
 use std::io;
 use std::ops::Range;
@@ -29,7 +29,7 @@ const GOODBYE: &[u8] = &[CLOSE, MASKED | 2, 0, 0, 0, 0, 0x03, 0xE8];
 const PONG_FRAME: &[u8] = &[PONG, MASKED, 0, 0, 0, 0];
 
 /// A text as a client sends it; at most 64 KiB.
-pub(crate) fn text_frame(text: &str) -> Vec<u8> {
+pub fn text_frame(text: &str) -> Vec<u8> {
     let mut bytes = vec![TEXT];
     if text.len() <= SHORT_MAX {
         bytes.push(MASKED | text.len() as u8);
@@ -44,7 +44,7 @@ pub(crate) fn text_frame(text: &str) -> Vec<u8> {
 
 /// What stands at the beginning of what has arrived.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Frame {
+pub enum Frame {
     /// Not yet all of it.
     Partial,
     /// A text: where it stands. What follows begins at its end.
@@ -60,7 +60,7 @@ pub(crate) enum Frame {
 }
 
 /// Reads one frame from a server.
-pub(crate) fn parse(bytes: &[u8]) -> Frame {
+pub fn parse(bytes: &[u8]) -> Frame {
     let [kind, short, rest @ ..] = bytes else { return Frame::Partial };
     let (start, length) = match *short {
         IN_TWO => match rest.first_chunk() {
@@ -88,7 +88,8 @@ pub(crate) fn parse(bytes: &[u8]) -> Frame {
 }
 
 /// A connection, and what has arrived on it that nobody has read.
-pub(crate) struct Socket<S> {
+#[derive(Debug)]
+pub struct Socket<S> {
     stream: S,
     bytes: Vec<u8>,
     /// How much of it was read.
@@ -97,7 +98,7 @@ pub(crate) struct Socket<S> {
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
     /// Shakes hands over a fresh connection, with this token.
-    pub(crate) async fn open(mut stream: S, token: &str) -> io::Result<Self> {
+    pub async fn open(mut stream: S, token: &str) -> io::Result<Self> {
         let request = format!(
             "GET /v1/ws HTTP/1.1\r\nhost: bench\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
              sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
@@ -121,12 +122,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
     }
 
     /// Sends what is a frame already.
-    pub(crate) async fn send(&mut self, frame: &[u8]) -> io::Result<()> {
+    pub async fn send(&mut self, frame: &[u8]) -> io::Result<()> {
         self.stream.write_all(frame).await
     }
 
     /// The next text. Pings are answered on the way.
-    pub(crate) async fn next(&mut self) -> io::Result<&[u8]> {
+    pub async fn next(&mut self) -> io::Result<&[u8]> {
         let text = loop {
             match parse(&self.bytes[self.read..]) {
                 Frame::Text(text) => {
@@ -148,7 +149,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
     }
 
     /// Reads until a text has that in it, such as what answers a request.
-    pub(crate) async fn next_with(&mut self, what: &[u8]) -> io::Result<&[u8]> {
+    pub async fn next_with(&mut self, what: &[u8]) -> io::Result<&[u8]> {
         loop {
             let text = self.next().await?;
             let (length, found) = (text.len(), contains(text, what));
@@ -156,6 +157,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
                 return Ok(&self.bytes[self.read - length..self.read]);
             }
         }
+    }
+
+    /// Goes, and means it: a logout.
+    pub async fn close(mut self) -> io::Result<()> {
+        close(&mut self.stream).await
     }
 
     async fn fill(&mut self) -> io::Result<()> {
@@ -169,7 +175,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
 }
 
 /// Goes, and waits until the other side has seen to it.
-pub(crate) async fn close(stream: &mut (impl AsyncRead + AsyncWrite + Unpin)) -> io::Result<()> {
+pub async fn close(stream: &mut (impl AsyncRead + AsyncWrite + Unpin)) -> io::Result<()> {
     stream.write_all(GOODBYE).await?;
     let mut bytes = Vec::with_capacity(1_024);
     while stream.read_buf(&mut bytes).await? > 0 {
@@ -179,7 +185,7 @@ pub(crate) async fn close(stream: &mut (impl AsyncRead + AsyncWrite + Unpin)) ->
 }
 
 /// Whether a text has that in it.
-pub(crate) fn contains(text: &[u8], what: &[u8]) -> bool {
+pub fn contains(text: &[u8], what: &[u8]) -> bool {
     text.windows(what.len()).any(|window| window == what)
 }
 
