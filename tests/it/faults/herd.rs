@@ -138,7 +138,8 @@ async fn a_herd_that_comes_back_at_once_is_taken_in_and_holds_nobody_up() {
     assert!(connections >= count, "{connections}");
     let (here, there) = (here.end().await, there.end().await);
     println!(
-        "all back after {back:?}, {connections} connections; meanwhile at the node {here:?}, at the other {there:?}"
+    println!("all back after {back:?}, {connections} connections");
+    println!("meanwhile: at the node {here:?}, at the other {there:?}");
     );
     println!("memory: {memory_before} bytes before, at most {memory_most} when they came back");
     assert!(here.0[1] < PROMPT && there.0[1] < PROMPT, "{here:?} {there:?}");
