@@ -115,7 +115,7 @@ fn vandalism(round: usize) -> Vec<u8> {
 /// Comes again and again, says such things, and hears how that ends.
 async fn rage(client: Client, ended: Arc<AtomicUsize>, stop: CancellationToken) {
     for round in 0.. {
-        let users = ["u0".to_owned()];
+        let users = ["u1".to_owned()];
         let opened = feed::open_socket(&client, Some(&users), &mut Value::Null, None).await;
         if let Ok(mut socket) = opened {
             let said = async {
