@@ -30,8 +30,10 @@ const FACTOR_MAX: f64 = 1.5;
 const SLACK: Duration = Duration::from_millis(500);
 /// What a node may take for each connection, in bytes.
 const MEMORY_EACH_MAX: u64 = 128 << 10;
+/// A vandal who hears nothing for so long goes.
+const ANSWERED_WITHIN: Duration = Duration::from_millis(20);
 /// Pause of a vandal between two connections.
-const RAGE_PAUSE: Duration = Duration::from_millis(20);
+const RAGE_PAUSE: Duration = Duration::from_millis(500);
 /// What readers that do not read leave to the system to keep, in bytes.
 const RECEIVE_BUFFER_BYTES: u32 = 4 * 1024;
 
@@ -115,14 +117,14 @@ fn vandalism(round: usize) -> Vec<u8> {
 /// Comes again and again, says such things, and hears how that ends.
 async fn rage(client: Client, ended: Arc<AtomicUsize>, stop: CancellationToken) {
     for round in 0.. {
-        let users = ["u0".to_owned()];
+        let users = ["u1".to_owned()];
         let opened = feed::open_socket(&client, Some(&users), &mut Value::Null, None).await;
         if let Ok(mut socket) = opened {
             let said = async {
                 socket.send(&vandalism(round)).await?;
                 loop {
                     // What is answered and not ended is left after a while.
-                    match timeout(RAGE_PAUSE, socket.next()).await {
+                    match timeout(ANSWERED_WITHIN, socket.next()).await {
                         Ok(heard) => drop(heard?),
                         Err(_) => return Ok::<_, std::io::Error>(()),
                     }

@@ -137,9 +137,8 @@ async fn a_herd_that_comes_back_at_once_is_taken_in_and_holds_nobody_up() {
     let connections = race.connections.load(Ordering::Relaxed) - connected_before;
     assert!(connections >= count, "{connections}");
     let (here, there) = (here.end().await, there.end().await);
-    println!(
-        "all back after {back:?}, {connections} connections; meanwhile at the node {here:?}, at the other {there:?}"
-    );
+    println!("all back after {back:?}, {connections} connections");
+    println!("meanwhile: at the node {here:?}, at the other {there:?}");
     println!("memory: {memory_before} bytes before, at most {memory_most} when they came back");
     assert!(here.0[1] < PROMPT && there.0[1] < PROMPT, "{here:?} {there:?}");
     assert_eq!((here.1, there.1), (0, 0), "nobody is refused for the herd's sake");

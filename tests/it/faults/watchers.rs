@@ -13,8 +13,9 @@ use serde_json::{Value, json};
 use tests::feed::Kind;
 use tests::process::nodes::Nodes;
 use tests::process::wait::until;
-use tests::race::{self, Race};
+use tests::race::{self, Picture, Race};
 use tests::{Client, invariants, size, within};
+use tokio::task::JoinHandle;
 use tokio::time::interval;
 
 const USERS: usize = 20;
@@ -107,6 +108,16 @@ async fn kill_them(nodes: &mut Nodes, writing: &Writing) -> Vec<Duration> {
     away
 }
 
+/// One who watches, over a stream or a WebSocket, at either node.
+fn follow(nodes: &Nodes, race: &Arc<Race>, number: usize) -> JoinHandle<Picture> {
+    let (kind, role) = match number % 2 {
+        0 => (Kind::Stream, Role::Analyst),
+        _ => (Kind::Socket, Role::User),
+    };
+    let watcher = nodes.clients(&format!("w{number}"), role);
+    tokio::spawn(Arc::clone(race).follow(number, kind, watcher))
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn whichever_node_is_killed_each_watcher_hears_every_change_once_in_order() {
     api::serve::raise_open_files_limit();
@@ -119,15 +130,7 @@ async fn whichever_node_is_killed_each_watcher_hears_every_change_once_in_order(
     let began = Instant::now();
     let cut_after_max = (changes / 4).max(2);
     let race = Race::new(watchers, None, cut_after_max);
-    let following = (0..watchers).map(|n| {
-        let (kind, role) = match n % 2 {
-            0 => (Kind::Stream, Role::Analyst),
-            _ => (Kind::Socket, Role::User),
-        };
-        let watcher = nodes.clients(&format!("w{n}"), role);
-        tokio::spawn(Arc::clone(&race).follow(n, kind, watcher))
-    });
-    let following: Vec<_> = following.collect();
+    let following: Vec<_> = (0..watchers).map(|n| follow(&nodes, &race, n)).collect();
     within(PROGRESS_MAX, "all watch", async || race.slowest() > 0).await;
     race.rush();
     println!("{watchers} watch after {:?}", began.elapsed());
@@ -158,7 +161,7 @@ async fn whichever_node_is_killed_each_watcher_hears_every_change_once_in_order(
     println!(
         "{changes} changes in {written:?}, {heard} times heard, the last {:?} later; {} \
          connections, {} too slow; nodes away for {away:?}",
-        began.elapsed() - written,
+        began.elapsed().saturating_sub(written),
         race.connections.load(Ordering::Relaxed),
         race.too_slow.load(Ordering::Relaxed),
     );

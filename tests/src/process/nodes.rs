@@ -20,7 +20,7 @@ const LEASE_MS: &str = "3600000";
 /// The servers.
 #[derive(Debug)]
 pub struct Nodes {
-    _scratch: Scratch,
+    scratch: Scratch,
     /// What they have in common.
     pub database: TestDatabase,
     /// The way past them.
@@ -45,11 +45,11 @@ impl Nodes {
             servers: Vec::new(),
             base_urls: Vec::new(),
             http: client::http(),
-            _scratch: scratch,
+            scratch,
         };
         for n in 0..count {
             let address = format!("127.0.0.1:{}", free_port());
-            let serve = Serve::new(&nodes._scratch.join(&n.to_string()))
+            let serve = Serve::new(&nodes.scratch.join(&n.to_string()))
                 .database(&nodes.database.url)
                 .args(["--listen", &address, "--lease-ms", LEASE_MS, "--grace-ms", &grace_ms])
                 .args(["--rate-per-second", "100000", "--rate-burst", "100000"]);

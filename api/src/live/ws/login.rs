@@ -54,7 +54,8 @@ pub(super) async fn open(
     Ok(Login { user, session, position: receipt.position, resumed: false, visits: false })
 }
 
-/// Goes on with a session of the caller's, when it is its turn. Errors: 403 `resume_refused`, 410 `session_closed`.
+/// Goes on with a session of the caller's, when it is its turn. Errors: 403 `resume_refused`, 410
+/// `session_closed`.
 pub(super) async fn resume(
     app: &App,
     caller: &Caller,

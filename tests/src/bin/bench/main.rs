@@ -4,9 +4,9 @@
 //!
 //! Reading order: `plan` (what is measured, and the bars), `extent` (how much), `stage` (what
 //! runs), `fill` (a log that is long already), `site` (who is logged in), `child`, `round` (one
-//! figure, once), `load` and `http` (the load generator, with `ws` of the tests), `scripts`, `sockets` and
-//! `past` (what it asks), `log` (the proof), `works` (what is no rate), `reference` (what we are
-//! compared to), `machine` (who uses the processors), `report`.
+//! figure, once), `load` and `http` (the load generator, with `ws` of the tests), `scripts`,
+//! `sockets` and `past` (what it asks), `log` (the proof), `works` (what is no rate), `reference`
+//! (what we are compared to), `machine` (who uses the processors), `report`.
 
 mod child;
 mod extent;
