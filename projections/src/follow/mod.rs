@@ -90,7 +90,7 @@ async fn round(
         if follow(database, connection, version).await? == Step::More {
             more = Step::More;
             // Whoever writes comes first. Where nobody does, there is nothing to rest for.
-            let rest = (shared.appending() - appending) * rest_of(version.state);
+            let rest = shared.appending().saturating_sub(appending) * rest_of(version.state);
             if stop.run_until_cancelled(tokio::time::sleep(rest.min(REST_MAX))).await.is_none() {
                 break;
             }
