@@ -1,7 +1,7 @@
 //! History as spans, and the past by both clocks.
 
 use serde_json::{Value, json};
-use tests::{World, eventually, instant};
+use tests::{World, eventually, fold, instant};
 use uuid::Uuid;
 
 async fn history(world: &World, user: &str, query: &str) -> Vec<Value> {
@@ -214,5 +214,42 @@ async fn everybody_at_an_instant_is_for_auditors_and_comes_in_pages() {
     }
     seen.sort();
     assert_eq!(seen, (0..7).map(|n| format!("u{n}")).collect::<Vec<_>>());
+    world.finish().await;
+}
+
+#[tokio::test]
+async fn everybody_at_an_instant_is_the_same_before_and_after_the_view_has_followed() {
+    let world = World::start().await;
+    let (ana, ben) = (world.user("ana"), world.user("ben"));
+    ana.login().await;
+    let session = Uuid::now_v7();
+    let lines = [("session_opened", "08"), ("session_closed", "09")].map(|(name, hour)| {
+        json!({ "type": name, "user_id": "eve", "session_id": session,
+                "occurred_at": format!("2020-01-01T{hour}:00:00Z") })
+        .to_string()
+    });
+    let kind = "application/x-ndjson";
+    let report = world.admin().post_raw("/v1/import", kind, lines.join("\n")).await.expect(200);
+    assert_eq!(report["imported"], 2);
+    fold::caught_up(&world.pool).await;
+    let hold = "select 1 from view_version where view = 'status_span' for update";
+    let mut holder = world.pool.begin().await.unwrap();
+    sqlx::query(hold).fetch_one(&mut *holder).await.unwrap();
+    world.advance_s(10).await;
+    let busy = json!({ "status": "busy" });
+    ana.put("/v1/users/ana/claims/manual", busy).await.expect(200);
+    ben.login().await;
+    let at = world.now().await.format("%FT%T%.6fZ").to_string();
+    let path = format!("/v1/status?at={at}");
+    let behind = world.auditor().get(&path).await.expect(200);
+    holder.rollback().await.unwrap();
+    fold::caught_up(&world.pool).await;
+    let caught_up = world.auditor().get(&path).await.expect(200);
+    assert_eq!(behind["items"], caught_up["items"]);
+    let items = behind["items"].as_array().unwrap().iter();
+    let pairs: Vec<_> = items.map(|item| (&item["user_id"], &item["status"])).collect();
+    let expected = [("ana", "busy"), ("eve", "offline"), ("ben", "online")]
+        .map(|(user, status)| (json!(user), json!(status)));
+    assert_eq!(pairs, expected.each_ref().map(|(user, status)| (user, status)));
     world.finish().await;
 }

@@ -1,6 +1,5 @@
 //! A bare loop over sockets: whoever is there is sent the same bytes, one after the other.
 
-use std::io::Write as _;
 use std::sync::Arc;
 
 use axum::Router;
@@ -9,11 +8,9 @@ use axum::extract::ws::{Message, Utf8Bytes, WebSocket, WebSocketUpgrade};
 use axum::http::StatusCode;
 use axum::response::Response;
 use axum::routing::{get, post};
-use tokio::net::TcpListener;
 use tokio::sync::Mutex;
 
 use crate::Failure;
-use crate::child::READY;
 use crate::works::watchers::now_us;
 
 /// Everybody who is there. What they say is never read.
@@ -25,15 +22,7 @@ pub(crate) async fn serve() -> Result<(), Failure> {
         .route("/v1/ws", get(open))
         .route("/broadcast", post(broadcast))
         .with_state(Sockets::default());
-    let listener = TcpListener::bind("127.0.0.1:0").await?;
-    println!("{READY}{}", listener.local_addr()?);
-    std::io::stdout().flush()?;
-    let listener = axum::serve::ListenerExt::tap_io(listener, |stream| {
-        // An option that cannot be set costs speed, not correctness.
-        drop(stream.set_nodelay(true));
-    });
-    axum::serve(listener, router).await?;
-    Ok(())
+    super::listen(router).await
 }
 
 async fn open(State(sockets): State<Sockets>, upgrade: WebSocketUpgrade) -> Response {

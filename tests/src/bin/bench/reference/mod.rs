@@ -87,6 +87,11 @@ pub(crate) async fn serve(args: ReferenceArgs) -> Result<(), Failure> {
         Kind::Stock => stock::router(pool),
         Kind::Update => update::router(pool),
     };
+    listen(router).await
+}
+
+/// Says where it listens, and serves until it is killed.
+async fn listen(router: Router) -> Result<(), Failure> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     println!("{READY}{}", listener.local_addr()?);
     std::io::stdout().flush()?;
