@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use domain::Policy;
+use projections::follow::fill;
 use projections::follow::page::{self, Step, Target};
 use projections::follow::versions::{self, Change};
 use projections::views::VIEWS;
 use serde_json::{Value, json};
-use sqlx::Connection;
+use sqlx::{Connection, PgConnection};
 use tests::{Options, World, eventually, fold};
 use uuid::Uuid;
 
@@ -95,28 +96,66 @@ async fn at_every_position_every_view_is_what_the_log_folds_to() {
         world.stop_node(1).await;
         world.stop_node(0).await;
         let page_events = [1, 3, 7][seed as usize];
+        let middle = world.head().await / 2;
+        let mut connection = database.server().await.unwrap();
         for view in &VIEWS {
             let version = versions::change(&database, view, Change::Build).await.unwrap().unwrap();
             let target = Target { view, version };
-            let mut connection = database.server().await.unwrap();
-            let mut step = Step::More;
-            while step == Step::More {
-                step = page::step(&mut connection, target, page_events).await.unwrap();
-                let upto = "select position from view_version where view = $1 and version = $2";
-                let upto: i64 = sqlx::query_scalar(upto)
-                    .bind(view.name)
-                    .bind(version)
-                    .fetch_one(&world.pool)
-                    .await
-                    .unwrap();
-                let mut db = world.pool.acquire().await.unwrap();
-                let users = fold::told(&mut db, upto).await;
-                let table = format!("{}_{version}", view.name);
-                fold::check_view(&mut db, view.name, &table, &users).await;
+            // From the first event on, as what is live at first was built.
+            begin_at(&world, target, 0, None).await;
+            follow_by(&world, &mut connection, target, page_events).await;
+            if view.fills {
+                let change = versions::change(&database, view, Change::Abandon);
+                change.await.unwrap().unwrap();
+                let built = versions::change(&database, view, Change::Build);
+                let target = Target { view, version: built.await.unwrap().unwrap() };
+                // As a build begins, but in the middle.
+                begin_at(&world, target, middle, Some(0)).await;
+                fill_by(&world, &mut connection, target, page_events).await;
+                follow_by(&world, &mut connection, target, page_events).await;
             }
-            connection.close().await.unwrap();
         }
+        connection.close().await.unwrap();
         world.finish().await;
+    }
+}
+
+async fn begin_at(world: &World, target: Target, position: i64, filled_to: Option<i64>) {
+    let begin = "update view_version set position = $3, filled_to = $4
+                  where view = $1 and version = $2";
+    let begin = sqlx::query(begin).bind(target.view.name).bind(target.version);
+    begin.bind(position).bind(filled_to).execute(&world.pool).await.unwrap();
+}
+
+/// As far as the version is, every user who is in is as an independent fold has it. Whether all
+/// are.
+async fn check_so_far(world: &World, Target { view, version }: Target) -> bool {
+    let found = "select position, filled_to from view_version where view = $1 and version = $2";
+    let found = sqlx::query_as(found).bind(view.name).bind(version);
+    let (upto, filled_to): (i64, Option<i64>) = found.fetch_one(&world.pool).await.unwrap();
+    let mut db = world.pool.acquire().await.unwrap();
+    let mut users = fold::told(&mut db, upto).await;
+    users.retain(|user, _| filled_to.is_none_or(|filled_to| *user <= filled_to));
+    fold::check_view(&mut db, view.name, &format!("{}_{version}", view.name), &users).await;
+    filled_to.is_none()
+}
+
+async fn fill_by(world: &World, connection: &mut PgConnection, target: Target, events: i64) {
+    let mut steps = 0;
+    while !check_so_far(world, target).await {
+        assert_eq!(fill::step(connection, target, events).await.unwrap(), Step::More);
+        steps += 1;
+    }
+    assert!(steps > 2, "some users, the others, and nobody is left");
+    let over = fill::step(connection, target, events).await.unwrap();
+    assert_eq!(over, Step::Taken, "it is filled once");
+}
+
+async fn follow_by(world: &World, connection: &mut PgConnection, target: Target, events: i64) {
+    let mut step = Step::More;
+    while step == Step::More {
+        step = page::step(connection, target, events).await.unwrap();
+        assert!(check_so_far(world, target).await);
     }
 }
 
@@ -196,7 +235,7 @@ async fn a_build_that_is_stopped_goes_on_where_it_stood() {
     let version = versions::change(&database, view, Change::Build).await.unwrap().unwrap();
     let mut connection = database.server().await.unwrap();
     let target = Target { view, version };
-    assert_eq!(page::step(&mut connection, target, 5).await.unwrap(), Step::More);
+    assert_eq!(fill::step(&mut connection, target, 1).await.unwrap(), Step::More);
     versions::change(&database, view, Change::Stop).await.unwrap().unwrap();
     connection.close().await.unwrap();
     world.add_node().await;
@@ -204,7 +243,8 @@ async fn a_build_that_is_stopped_goes_on_where_it_stood() {
     assert_eq!(versions_of(&world, view.name).await[1], (2, "stopped".to_owned()));
     let again = admin.post("/v1/views/status_span/rebuild", json!(null)).await.expect(202);
     assert_eq!(again["version"], 2);
-    assert!(again["position"].as_i64().unwrap() > 0);
+    assert!(again["filling"]["done"].as_i64().unwrap() > 0);
+    assert!(again["filling"]["of"].as_i64() > again["filling"]["done"].as_i64());
     eventually("it is live", async || {
         versions_of(&world, view.name).await == [(1, "kept".to_owned()), (2, "live".to_owned())]
     })
@@ -244,6 +284,8 @@ async fn two_statuses_at_one_time_are_refused_by_the_database() {
 async fn an_event_that_a_view_cannot_take_holds_up_nobody_else() {
     let world = World::start().await;
     let (ana, ben) = (world.user("ana"), world.user("ben"));
+    let session = ana.login().await;
+    ana.logout(&session).await.expect(200);
     ana.login().await;
     ben.login().await;
     fold::caught_up(&world.pool).await;
@@ -253,8 +295,8 @@ async fn an_event_that_a_view_cannot_take_holds_up_nobody_else() {
     sqlx::raw_sql(
         "set session_replication_role = replica;
          update event set to_status = null, data = '{}'
-          where class = 'T' and position = (select min(position) from event
-                                           where class = 'T' and user_no is not null);",
+          where class = 'T' and position = (select max(position) from event
+                    join account a using (user_no) where class = 'T' and a.user_id = 'ana');",
     )
     .execute(&mut owner)
     .await
@@ -279,6 +321,16 @@ async fn an_event_that_a_view_cannot_take_holds_up_nobody_else() {
     .unwrap();
     assert!(letters.contains(&("status_span".to_owned(), 1)), "{letters:?}");
     assert!(letters.contains(&("session_span".to_owned(), 1)), "{letters:?}");
+    // What she did before it is in, also where she was folded as a whole.
+    let before: i64 = sqlx::query_scalar(
+        "select count(*) from status_span_2 s join account a using (user_no)
+           join dead_letter d using (user_no)
+          where a.user_id = 'ana' and d.view = 'status_span' and s.from_position < d.position",
+    )
+    .fetch_one(&world.pool)
+    .await
+    .unwrap();
+    assert_eq!(before, 2, "online, and offline since");
     let spans = world.auditor().get("/v1/users/ben/history").await.expect(200);
     assert_eq!(spans["items"][0]["status"], "online");
     let waiting = world.admin().get("/v1/views").await.expect(200);

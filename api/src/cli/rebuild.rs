@@ -6,7 +6,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use projections::db::Database;
 use projections::follow::build;
 use projections::follow::page::Target;
-use projections::follow::versions::{self, Change, Refusal};
+use projections::follow::versions::{self, Change, Filling, Refusal};
 use projections::views::View;
 
 use super::serve::Signals;
@@ -63,8 +63,12 @@ async fn all(url: &str, args: &RebuildArgs, signals: &mut Signals) -> Result<(),
 async fn watch(database: &Database, target: Target, signals: &mut Signals) -> Result<(), Failure> {
     let bar = progress(target.view);
     let building = build(database, target, |version| {
-        bar.set_length(version.head.unsigned_abs());
-        bar.set_position(version.position.unsigned_abs());
+        let (done, of) = match version.filling {
+            Some(Filling { to, of }) => (to, of),
+            None => (version.position, version.head),
+        };
+        bar.set_length(of.unsigned_abs());
+        bar.set_position(done.unsigned_abs());
     });
     let built = tokio::select! {
         built = building => Some(built),
@@ -84,7 +88,8 @@ async fn watch(database: &Database, target: Target, signals: &mut Signals) -> Re
     }
 }
 
-/// In positions, up to the log's head, which moves. Shown on a terminal only.
+/// In users where the build begins with them, then in positions up to the log's head, which moves.
+/// Shown on a terminal only.
 fn progress(view: &View) -> ProgressBar {
     if !std::io::stderr().is_terminal() {
         return ProgressBar::hidden();

@@ -4,7 +4,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use domain::Position;
-use projections::follow::versions::{self, Change, Refusal, Version};
+use projections::follow::versions::{self, Change, Filling, Refusal, Version};
 use projections::views::{self, View};
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -21,14 +21,26 @@ pub struct ViewBody {
     version: i32,
     /// `live`, `building`, `stopped`, or `kept`: what was live before.
     state: &'static str,
-    /// All events at or below it are in.
+    /// All events at or below it are in; where `filling` is told, of those users who are in.
     position: Position,
+    /// Told while a build goes through the users one after the other, before it follows the log.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    filling: Option<FillingBody>,
     /// The log's newest position.
     head: Position,
     /// How long ago it was up to date, in milliseconds; 0 at the head.
     lag_ms: i64,
     /// Users set aside, because an event of theirs could not be taken in.
     waiting_users: i64,
+}
+
+/// How far a build has come through the users.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct FillingBody {
+    /// Users who are in.
+    done: i64,
+    /// Users in all.
+    of: i64,
 }
 
 impl From<&Version> for ViewBody {
@@ -38,6 +50,7 @@ impl From<&Version> for ViewBody {
             version: version.version,
             state: version.state.as_str(),
             position: version.position,
+            filling: version.filling.map(|Filling { to, of }| FillingBody { done: to, of }),
             head: version.head,
             lag_ms: version.lag_ms,
             waiting_users: version.waiting,

@@ -3,10 +3,12 @@
 //! Several nodes share the work without a leader: whoever gets the lock of a checkpoint takes the
 //! next page, the others pass. A hint only wakes; the log is the truth.
 //!
+//! - [`fill`]: a build begins with one user after the other
 //! - [`page`]: one page into one version of a view
 //! - [`versions`]: how far each version is; builds begun, stopped, confirmed
 //! - `swap`: a version that has caught up takes the live one's place
 
+pub mod fill;
 pub mod page;
 mod swap;
 pub mod versions;
@@ -110,6 +112,9 @@ async fn follow(
 ) -> Result<Step, Error> {
     let target = Target { view: version.view, version: version.version };
     match version.state {
+        State::Building if version.filling.is_some() => {
+            fill::step(connection, target, REBUILD_PAGE_EVENTS).await
+        }
         State::Building => {
             let step = page::step(connection, target, REBUILD_PAGE_EVENTS).await?;
             if step == Step::Idle {

@@ -153,7 +153,17 @@ pub(crate) async fn fold_anew(
         return Ok(());
     }
     run(connection, &view.forget(version), from, to, users).await?;
-    run(connection, &view.anew(version), from, to, users).await
+    put_in(connection, Target { view, version }, to, users).await
+}
+
+/// Folds users, of whom nothing is in the view, from the whole of their log up to a position.
+pub(super) async fn put_in(
+    connection: &mut PgConnection,
+    Target { view, version }: Target,
+    upto: Position,
+    users: &[i64],
+) -> Result<(), Error> {
+    run(connection, &view.anew(version), 0, upto, users).await
 }
 
 async fn run(
@@ -190,7 +200,24 @@ async fn set_aside(
     .fetch_one(&mut *transaction)
     .await?;
     let (position, user_no): (Position, Option<i64>) = (row.try_get(0)?, row.try_get(1)?);
-    let Target { view, version } = target;
+    note_refused(&mut transaction, target, (position, user_no), error).await?;
+    sqlx::query("update view_version set position = $3 where view = $1 and version = $2")
+        .bind(target.view.name)
+        .bind(target.version)
+        .bind(position)
+        .execute(&mut *transaction)
+        .await?;
+    transaction.commit().await?;
+    Ok(Step::More)
+}
+
+/// Notes an event that a view does not take: its user waits from there on.
+pub(super) async fn note_refused(
+    connection: &mut PgConnection,
+    Target { view, version }: Target,
+    (position, user_no): (Position, Option<i64>),
+    error: &Error,
+) -> Result<(), Error> {
     tracing::error!(view = view.name, version, position, ?user_no, %error, "set aside: no view");
     metrics::counter!("rollcall_dead_letters_total", "view" => view.name).increment(1);
     sqlx::query(
@@ -203,16 +230,9 @@ async fn set_aside(
     .bind(user_no.unwrap_or_default())
     .bind(sqlstate(error))
     .bind(error.to_string())
-    .execute(&mut *transaction)
+    .execute(connection)
     .await?;
-    sqlx::query("update view_version set position = $3 where view = $1 and version = $2")
-        .bind(view.name)
-        .bind(version)
-        .bind(position)
-        .execute(&mut *transaction)
-        .await?;
-    transaction.commit().await?;
-    Ok(Step::More)
+    Ok(())
 }
 
 pub(crate) fn sqlstate(error: &Error) -> String {

@@ -49,8 +49,10 @@ pub struct Version {
     pub version: i32,
     /// What it is for.
     pub state: State,
-    /// All events at or below it are in.
+    /// All events at or below it are in; while it is being filled, of those users who are in.
     pub position: Position,
+    /// Which users that are; none: everybody.
+    pub filling: Option<Filling>,
     /// The log's newest position.
     pub head: Position,
     /// How long ago it was up to date, by the database's clock, in milliseconds; 0 at the head.
@@ -61,12 +63,23 @@ pub struct Version {
     pub waiting: i64,
 }
 
+/// How far a build is that begins with one user after the other, in users' numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Filling {
+    /// The last user who is in, as at the version's position.
+    pub to: i64,
+    /// The newest user.
+    pub of: i64,
+}
+
 #[derive(FromRow)]
 struct Row {
     view: String,
     version: i32,
     state: String,
     position: Position,
+    filled_to: Option<i64>,
+    users: i64,
     head: Position,
     lag_ms: i64,
     moved_at: Timestamp,
@@ -76,8 +89,10 @@ struct Row {
 /// All versions, oldest first within a view.
 pub async fn read(executor: impl sqlx::PgExecutor<'_>) -> Result<Vec<Version>, Error> {
     let rows: Vec<Row> = sqlx::query_as(
-        "select v.view, v.version, v.state, v.position, v.moved_at, h.head,
-                case when v.position >= h.head then 0 else greatest(0, (extract(epoch from
+        "select v.view, v.version, v.state, v.position, v.filled_to, v.moved_at, h.head,
+                coalesce((select max(user_no) from account), 0) as users,
+                case when v.position >= h.head and v.filled_to is null then 0
+                     else greatest(0, (extract(epoch from
                     h.recorded_at - coalesce(v.applied_to, v.made_at)) * 1000)::bigint) end
                     as lag_ms,
                 (select count(distinct d.user_no) from dead_letter d
@@ -101,6 +116,7 @@ fn version(row: &Row) -> Option<Version> {
         version: row.version,
         state: states.into_iter().find(|state| state.as_str() == row.state)?,
         position: row.position,
+        filling: row.filled_to.map(|to| Filling { to, of: row.users }),
         head: row.head,
         lag_ms: row.lag_ms,
         moved_at: row.moved_at,
@@ -109,6 +125,11 @@ fn version(row: &Row) -> Option<Version> {
 }
 
 impl Version {
+    /// Whether anything is not in yet that the log had when `head` was its newest position.
+    pub(crate) fn lacks(&self, head: Position) -> bool {
+        self.position < head || self.filling.is_some()
+    }
+
     /// Shows it in the metrics.
     pub(crate) fn show(&self) {
         let labels = [("view", self.view.name), ("state", self.state.as_str())];
@@ -203,11 +224,17 @@ async fn begin(connection: &mut PgConnection, view: &View, version: i32) -> Resu
         .bind(version)
         .execute(&mut *connection)
         .await?;
-    sqlx::query("insert into view_version (view, version, state) values ($1, $2, 'building')")
-        .bind(view.name)
-        .bind(version)
-        .execute(connection)
-        .await?;
+    sqlx::query(
+        "insert into view_version (view, version, state, position, filled_to)
+         select $1, $2, 'building',
+                case when $3 then coalesce((select max(head) from batch), 0) else 0 end,
+                case when $3 then 0 end",
+    )
+    .bind(view.name)
+    .bind(version)
+    .bind(view.fills)
+    .execute(connection)
+    .await?;
     Ok(())
 }
 

@@ -144,10 +144,10 @@ async fn unmoved(db: &mut PgConnection, before: &[Version]) -> Result<Vec<Findin
         let then = before
             .iter()
             .find(|then| (then.view.name, then.version) == (now.view.name, now.version))?;
-        let check =
-            if now.position == then.position { Check::ViewStuck } else { Check::ViewLagging };
+        let still = (now.position, now.filling) == (then.position, then.filling);
+        let check = if still { Check::ViewStuck } else { Check::ViewLagging };
         let counts = now.state == versions::State::Live || check == Check::ViewStuck;
-        (counts && now.position < then.head).then(|| behind(check, now))
+        (counts && now.lacks(then.head)).then(|| behind(check, now))
     });
     Ok(late.collect())
 }

@@ -18,7 +18,7 @@ pub const STUCK_AFTER: Duration = Duration::from_secs(12);
 #[derive(Debug, Default)]
 pub(crate) struct Watch {
     heads: VecDeque<(Instant, Position)>,
-    moved: HashMap<(&'static str, i32), (Instant, Position)>,
+    moved: HashMap<(&'static str, i32), (Instant, (Position, Option<i64>))>,
 }
 
 impl Watch {
@@ -34,14 +34,15 @@ impl Watch {
         self.moved.retain(|key, _| versions.iter().any(|version| known(version) == *key));
         let mut findings = Vec::new();
         for version in versions.iter().filter(|version| version.state.follows()) {
-            let moved = self.moved.entry(known(version)).or_insert((at, version.position));
-            if moved.1 != version.position {
-                *moved = (at, version.position);
+            let stands = (version.position, version.filling.map(|filling| filling.to));
+            let moved = self.moved.entry(known(version)).or_insert((at, stands));
+            if moved.1 != stands {
+                *moved = (at, stands);
             }
             let still = at - moved.0;
             let lacks = |ago: Duration| {
                 let seen = self.heads.iter().rev().find(|(seen, _)| at - *seen >= ago);
-                seen.is_some_and(|(_, head)| version.position < *head)
+                seen.is_some_and(|(_, head)| version.lacks(*head))
             };
             let check = if still >= STUCK_AFTER && lacks(STUCK_AFTER) {
                 Check::ViewStuck
@@ -76,6 +77,7 @@ mod tests {
             version: 1,
             state: State::Live,
             position,
+            filling: None,
             head,
             lag_ms: 0,
             moved_at: domain::Timestamp::UNIX_EPOCH,

@@ -35,10 +35,13 @@ pub(super) async fn repair(
 async fn fold_anew(db: &mut PgConnection, target: Target, user: UserNo) -> Result<(), Error> {
     let (view, version) = (target.view.name, target.version);
     let checkpoint: Option<Position> = sqlx::query_scalar(
-        "select position from view_version where view = $1 and version = $2 for update",
+        // Whom a build has not come to, it folds itself.
+        "select position from view_version where view = $1 and version = $2
+            and (filled_to is null or filled_to >= $3) for update",
     )
     .bind(view)
     .bind(version)
+    .bind(user.0)
     .fetch_optional(&mut *db)
     .await?;
     let Some(checkpoint) = checkpoint else { return Ok(()) };

@@ -18,6 +18,9 @@ pub struct View {
     anew: &'static str,
     /// Who has to be folded anew.
     pub(crate) collides: &'static [&'static str],
+    /// Whether a build begins with one user after the other, instead of with the first page: where
+    /// rows of one user lie together, and none has to be in the order of the log.
+    pub fills: bool,
 }
 
 const IMPORTS: &str = include_str!("anew.sql");
@@ -30,6 +33,7 @@ pub static VIEWS: [View; 4] = [
         forget: include_str!("status_span_forget.sql"),
         anew: include_str!("status_span_anew.sql"),
         collides: &[IMPORTS, include_str!("status_span_collides.sql")],
+        fills: true,
     },
     View {
         name: "session_span",
@@ -37,6 +41,7 @@ pub static VIEWS: [View; 4] = [
         forget: include_str!("session_span_forget.sql"),
         anew: include_str!("session_span_anew.sql"),
         collides: &[],
+        fills: false,
     },
     View {
         name: "occupancy",
@@ -44,6 +49,7 @@ pub static VIEWS: [View; 4] = [
         forget: include_str!("occupancy_fold.sql"),
         anew: include_str!("occupancy_fold.sql"),
         collides: &[IMPORTS],
+        fills: false,
     },
     View {
         name: "status_daily",
@@ -51,6 +57,7 @@ pub static VIEWS: [View; 4] = [
         forget: include_str!("status_daily_forget.sql"),
         anew: include_str!("status_daily_anew.sql"),
         collides: &[IMPORTS],
+        fills: true,
     },
 ];
 
