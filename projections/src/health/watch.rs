@@ -14,11 +14,14 @@ pub const LAG_MAX: Duration = Duration::from_secs(10);
 /// A view that lacks what the log had so long ago, and has not moved since, is stuck.
 pub const STUCK_AFTER: Duration = Duration::from_secs(12);
 
+/// How far a version is: its position, and the last user who is in, if not everybody is.
+type Stand = (Position, Option<i64>);
+
 /// What was seen of the log and of the views.
 #[derive(Debug, Default)]
 pub(crate) struct Watch {
     heads: VecDeque<(Instant, Position)>,
-    moved: HashMap<(&'static str, i32), (Instant, (Position, Option<i64>))>,
+    moved: HashMap<(&'static str, i32), (Instant, Stand)>,
 }
 
 impl Watch {
