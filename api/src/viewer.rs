@@ -39,12 +39,25 @@ enum Sight {
 }
 
 impl Viewer {
-    /// Whether that user exists for this caller. Costs one search for each of the caller's groups.
+    /// Whether what happens to that user may concern this caller: what others see of the invisible
+    /// says by itself that it is nothing. Costs a search for each of the caller's groups.
     pub fn may_see(&self, user: UserNo) -> bool {
         match &self.sight {
             Sight::Everybody => true,
             Sight::Mates { own, mates } => *own == Some(user) || mates.contains(user),
         }
+    }
+
+    /// Whether that user exists for this caller, as of now.
+    pub fn knows(&self, user: UserNo, invisible: bool) -> bool {
+        match &self.sight {
+            Sight::Everybody => true,
+            Sight::Mates { own, mates } => *own == Some(user) || mates.shows(user, invisible),
+        }
+    }
+
+    fn sees(&self, seen: Seen<'_>) -> bool {
+        self.knows(seen.user_no, seen.state.invisible)
     }
 
     /// Whether there may be users who do not exist for this caller.
@@ -86,19 +99,19 @@ impl Viewer {
 
     /// A user's status as this caller may see it; none: not at all.
     pub fn status(&self, seen: Seen<'_>) -> Option<StatusBody> {
-        self.may_see(seen.user_no).then(|| StatusBody::of(seen, self.audience(seen.user_id)))
+        self.sees(seen).then(|| StatusBody::of(seen, self.audience(seen.user_id)))
     }
 
     /// The status as which a user stands in this caller's lists; none: not at all.
     pub fn listed(&self, seen: Seen<'_>) -> Option<Status> {
-        self.may_see(seen.user_no).then(|| word(seen, self.audience(seen.user_id)))
+        self.sees(seen).then(|| word(seen, self.audience(seen.user_id)))
     }
 
     /// The status as which a user is counted; none: not at all. The caller's own invisibility is
     /// counted as others see it: a count is nobody's own.
     pub fn counted(&self, seen: Seen<'_>) -> Option<Status> {
         let audience = if self.entitled { Audience::Entitled } else { Audience::Others };
-        self.may_see(seen.user_no).then(|| word(seen, audience))
+        self.sees(seen).then(|| word(seen, audience))
     }
 }
 

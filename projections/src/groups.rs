@@ -53,15 +53,32 @@ pub enum Visit {
     GroupFull,
 }
 
+/// Who belongs to one group.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Circle {
+    stored: HashSet<UserNo>,
+    /// For as long as a session lives.
+    visiting: HashSet<UserNo>,
+}
+
 /// The members of some groups: what one caller is concerned with. Cheap to clone and to make; a
-/// look costs at most one search for each group.
+/// look costs at most two searches for each group.
 #[derive(Debug, Clone, Default)]
-pub struct Members(Vec<Arc<HashSet<UserNo>>>);
+pub struct Members(Vec<Arc<Circle>>);
 
 impl Members {
-    /// Whether somebody is a member of any of them.
+    /// Whether somebody is a member of any of them, or visits one.
     pub fn contains(&self, user: UserNo) -> bool {
-        self.0.iter().any(|group| group.contains(&user))
+        self.0.iter().any(|group| group.stored.contains(&user) || group.visiting.contains(&user))
+    }
+
+    /// Whether others may know it: a visitor is live, and who is `invisible` is not.
+    pub fn shows(&self, user: UserNo, invisible: bool) -> bool {
+        if invisible {
+            self.0.iter().any(|group| group.stored.contains(&user))
+        } else {
+            self.contains(user)
+        }
     }
 
     /// Whether these are the same sets, as read at the same time: nobody came or went.
@@ -79,14 +96,29 @@ impl Members {
 
     /// Everybody, each once, in no order.
     pub fn all(&self) -> HashSet<UserNo> {
-        self.0.iter().flat_map(|group| group.iter().copied()).collect()
+        self.0
+            .iter()
+            .flat_map(|group| group.stored.iter().chain(&group.visiting))
+            .copied()
+            .collect()
     }
+}
+
+/// A member of a group, with its name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Member {
+    /// Who.
+    pub user_no: UserNo,
+    /// The same, as others say it.
+    pub user_id: UserId,
+    /// For as long as a session lives, and not longer.
+    pub visits: bool,
 }
 
 /// A node's way to the groups of its realm.
 pub struct Groups {
     pool: PgPool,
-    members: DashMap<GroupName, Arc<HashSet<UserNo>>>,
+    members: DashMap<GroupName, Arc<Circle>>,
     of_users: DashMap<UserNo, Arc<[GroupName]>>,
     /// Changes up to here were heeded.
     known: AtomicI64,
@@ -181,20 +213,22 @@ impl Groups {
     }
 
     /// Members with their names, sorted by name, as the database has them now.
-    pub async fn named(&self, group: &GroupName) -> Result<Vec<(UserNo, UserId)>, Error> {
-        let rows: Vec<(i64, String)> = sqlx::query_as(
+    pub async fn named(&self, group: &GroupName) -> Result<Vec<Member>, Error> {
+        let rows: Vec<(i64, String, bool)> = sqlx::query_as(
             // As programs sort, not as people do: names are compared with cursors.
-            "select user_no, user_id from account
-              where user_no in (select user_no from membership where group_name = $1
-                                union all select user_no from group_visit where group_name = $1)
-              order by user_id collate \"C\"",
+            "select a.user_no, a.user_id, bool_and(m.visits)
+               from (select user_no, false as visits from membership where group_name = $1
+                     union all
+                     select user_no, true from group_visit where group_name = $1) m
+               join account a using (user_no)
+              group by a.user_no, a.user_id order by a.user_id collate \"C\"",
         )
         .bind(group.as_str())
         .fetch_all(&self.pool)
         .await?;
-        let named = |(user, name): (i64, String)| {
-            let name = name.parse().map_err(|_| Error::Undecodable("user_id".to_owned()))?;
-            Ok((UserNo(user), name))
+        let named = |(user, name, visits): (i64, String, bool)| {
+            let user_id = name.parse().map_err(|_| Error::Undecodable("user_id".to_owned()))?;
+            Ok(Member { user_no: UserNo(user), user_id, visits })
         };
         rows.into_iter().map(named).collect()
     }
@@ -232,35 +266,36 @@ impl Groups {
         if !missing.is_empty() {
             known.extend(self.read(&missing).await?);
         }
-        known.retain(|members| !members.is_empty());
+        known.retain(|circle| !circle.stored.is_empty() || !circle.visiting.is_empty());
         Ok(Members(known))
     }
 
-    async fn read(&self, groups: &[&GroupName]) -> Result<Vec<Arc<HashSet<UserNo>>>, Error> {
+    async fn read(&self, groups: &[&GroupName]) -> Result<Vec<Arc<Circle>>, Error> {
         let known = self.known.load(Ordering::Acquire);
         let names: Vec<&str> = groups.iter().map(|group| group.as_str()).collect();
-        let rows: Vec<(i64, i64)> = sqlx::query_as(
-            "select n, user_no from unnest($1::text[]) with ordinality g (group_name, n)
+        let rows: Vec<(i64, i64, bool)> = sqlx::query_as(
+            "select n, user_no, false from unnest($1::text[]) with ordinality g (group_name, n)
                join membership using (group_name)
              union all
-             select n, user_no from unnest($1::text[]) with ordinality g (group_name, n)
+             select n, user_no, true from unnest($1::text[]) with ordinality g (group_name, n)
                join group_visit using (group_name)",
         )
         .bind(names)
         .fetch_all(&self.pool)
         .await?;
-        let mut sets = vec![HashSet::new(); groups.len()];
-        for (nth, user) in rows {
-            if let Some(set) = sets.get_mut(nth as usize - 1) {
+        let mut circles = vec![Circle::default(); groups.len()];
+        for (nth, user, visits) in rows {
+            if let Some(circle) = circles.get_mut(nth as usize - 1) {
+                let set = if visits { &mut circle.visiting } else { &mut circle.stored };
                 set.insert(UserNo(user));
             }
         }
-        let keep = |(set, group): (HashSet<UserNo>, &&GroupName)| {
-            let members = Arc::new(set);
+        let keep = |(circle, group): (Circle, &&GroupName)| {
+            let members = Arc::new(circle);
             self.keep(&self.members, group, &members, known);
             members
         };
-        Ok(sets.into_iter().zip(groups).map(keep).collect())
+        Ok(circles.into_iter().zip(groups).map(keep).collect())
     }
 
     fn forget(&self, group: &GroupName, user: UserNo) {

@@ -27,8 +27,7 @@
 //! - [`groups`]: who belongs to which; [`messages`]: what is sent and waits; [`mailman`]: hands it
 //!   to whoever is live on this node
 //! - [`feed`]: the log's transitions for live feeds; [`hint`]: nodes wake each other
-//! - [`history`]: what was, read from the log
-//! - [`revocation`]: tokens no longer believed; [`ticket`]: what stands for a token, once
+//! - [`holders`]: which connection has a session; [`ticket`]: what stands for a token, once
 //! - [`webhooks`]: endpoints that are told of the log; [`deliveries`]: what they are told;
 //!   [`automation`]: which rule of the policy is due for whom; [`egress`]: how far the log
 //!   has been handed on
@@ -50,6 +49,7 @@ pub mod groups;
 pub mod health;
 pub mod hint;
 pub mod history;
+pub mod holders;
 pub mod leaves;
 pub mod load;
 pub mod log;

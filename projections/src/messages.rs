@@ -16,7 +16,9 @@ use uuid::Uuid;
 use crate::Error;
 
 /// Messages that may wait for one receiver.
-pub const WAITING_MAX: u32 = 1_000;
+pub const WAITING_MAX: u32 = 1_100;
+/// As long as fewer wait, people may send, too: nobody keeps from a user what systems have to say.
+pub const WAITING_FROM_PEOPLE_MAX: u32 = 1_000;
 /// How long a message waits to be acknowledged.
 pub const KEPT_FOR: Duration = Duration::from_hours(7 * 24);
 /// How long what waits for no receiver stays for nodes that were cut off.
@@ -93,6 +95,13 @@ pub struct Draft {
     pub body: String,
 }
 
+impl Draft {
+    /// How many may wait for a receiver who still gets it.
+    pub fn waiting_max(&self) -> u32 {
+        if self.sender.is_some() { WAITING_FROM_PEOPLE_MAX } else { WAITING_MAX }
+    }
+}
+
 /// What became of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Posted {
@@ -100,7 +109,7 @@ pub struct Posted {
     pub id: Uuid,
     /// For how many it waits; none, if it is for those who are live alone.
     pub delivered: u32,
-    /// How many have [`WAITING_MAX`] waiting already, and will not have this one.
+    /// How many have too many waiting already, and will not have this one.
     pub refused: u32,
 }
 
@@ -150,6 +159,7 @@ pub async fn post(pool: &PgPool, draft: &Draft) -> Result<Posted, Error> {
         To::Group(group) => (Kind::Group, None, Some(group.as_str())),
         To::Everybody => (Kind::Broadcast, None, None),
     };
+    let waiting_max = draft.waiting_max();
     let row = sqlx::query(
         "select delivered, refused
            from post_message($1, $2, $3, $4, $5, $6, $7, $8 * interval '1 second',
@@ -164,7 +174,7 @@ pub async fn post(pool: &PgPool, draft: &Draft) -> Result<Posted, Error> {
     .bind(&draft.body)
     .bind(KEPT_FOR.as_secs() as i64)
     .bind(LIVE_KEPT_FOR.as_secs() as i64)
-    .bind(WAITING_MAX as i32)
+    .bind(waiting_max as i32)
     .fetch_one(pool)
     .await?;
     let count = |column| row.try_get::<i32, _>(column).map(|count| count as u32);

@@ -14,6 +14,7 @@ use crate::batch::{Beat, SystemEvent};
 use crate::clock::SILENCE;
 use crate::db::Database;
 use crate::feed::Feed;
+use crate::holders::Holders;
 use crate::names::Names;
 use crate::policy::Policies;
 use crate::queue::{Beaten, Job, Queue};
@@ -219,6 +220,22 @@ impl Realm {
     /// The roster, for counts.
     pub fn roster(&self) -> &Roster {
         &self.shared.roster
+    }
+
+    /// Which of this node's connections has a session.
+    pub fn holders(&self) -> &Arc<Holders> {
+        &self.shared.holders
+    }
+
+    /// Waits, bounded, until all is in memory that other nodes have appended by now. Where the
+    /// database cannot be asked, what was heard is all that is known.
+    pub async fn hear_others(&self) {
+        match tail::head(&self.shared.pool).await {
+            Ok(head) => {
+                self.reached(head).await;
+            }
+            Err(error) => tracing::warn!(%error, "asking for the log's head"),
+        }
     }
 
     /// Jobs waiting before the log.

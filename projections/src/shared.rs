@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::Error;
 use crate::clock::LogClock;
+use crate::holders::Holders;
 use crate::names::Names;
 use crate::queue::Queue;
 use crate::revocation::{self, Revocation};
@@ -23,6 +24,7 @@ pub type OnRevoked = Box<dyn Fn(Vec<Revocation>) + Send + Sync>;
 pub struct Shared {
     pub(crate) clock: LogClock,
     pub(crate) roster: Roster,
+    pub(crate) holders: Arc<Holders>,
     pub(crate) names: Names,
     pub(crate) queue: Queue,
     pub(crate) pool: PgPool,
@@ -57,6 +59,7 @@ impl Shared {
         Self {
             clock: LogClock::default(),
             roster: Roster::default(),
+            holders: Arc::default(),
             names: Names::new(pool.clone()),
             queue,
             pool,

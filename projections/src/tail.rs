@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use domain::{Position, Timestamp, UserNo};
-use sqlx::{Connection, PgConnection, Row};
+use domain::{Position, SessionId, Timestamp, UserNo};
+use sqlx::{Connection, PgConnection, PgPool, Row};
 use tokio_util::sync::CancellationToken;
 
 use crate::db::Database;
@@ -77,15 +77,20 @@ async fn catch_up(shared: &Shared, connection: &mut PgConnection) -> Result<(), 
         .execute(&mut *snapshot)
         .await?;
     let (head, recorded_at) = newest(&mut snapshot).await?.unwrap_or((head, recorded_at));
-    let changed: Vec<i64> = sqlx::query_scalar(
-        "select distinct user_no from event
-         where class = 'T' and position > $1 and user_no is not null",
+    let changed: Vec<(i64, Option<SessionId>, Position)> = sqlx::query_as(
+        "select user_no, case when type = 'session_resumed' then session_id end, max(position)
+           from event
+          where class = 'T' and position > $1 and user_no is not null group by 1, 2",
     )
     .bind(known)
     .fetch_all(&mut *snapshot)
     .await?;
     let silences = load::silences(&mut *snapshot).await?;
-    let changed: Vec<UserNo> = changed.into_iter().map(UserNo).collect();
+    let resumed: Vec<(SessionId, Position)> = changed
+        .iter()
+        .filter_map(|(_, session, position)| Some(((*session)?, *position)))
+        .collect();
+    let changed: Vec<UserNo> = changed.iter().map(|(user, ..)| UserNo(*user)).collect();
     let users = load::by_number(&mut *snapshot, &changed).await?;
     snapshot.commit().await?;
     shared.learn_silences(silences.iter());
@@ -95,8 +100,17 @@ async fn catch_up(shared: &Shared, connection: &mut PgConnection) -> Result<(), 
         shared.names.remember(user.user_id.clone(), user.user_no);
         shared.roster.put(user);
     }
+    for (session, position) in resumed {
+        shared.holders.resumed(session, position);
+    }
     shared.roster.advance(head);
     Ok(())
+}
+
+/// The log's newest position.
+pub(crate) async fn head(pool: &PgPool) -> Result<Position, Error> {
+    let mut connection = pool.acquire().await?;
+    Ok(newest(&mut connection).await?.map_or(0, |(head, _)| head))
 }
 
 /// The log's head and the time at which it was written.

@@ -116,6 +116,61 @@ async fn those_in_a_consultation_hear_each_other_for_as_long_as_they_are_there()
 }
 
 #[tokio::test]
+async fn an_invisible_visitor_is_in_a_consultation_for_the_entitled_alone() {
+    let options = Options { nodes: 2, ..Options::default() };
+    let world = World::with(options).await;
+    let (bob, ivan) = (world.user("bob"), world.user("ivan"));
+    world.admin().put("/v1/policy", json!({ "visibility": "groups" })).await.expect(200);
+    let hide = async |invisible: bool| {
+        let body = json!({ "invisible": invisible });
+        ivan.put("/v1/users/ivan/visibility", body).await.expect(200);
+    };
+    hide(true).await;
+    let path = "/ws/consultation/77/";
+    let _bobs = connect(&bob, path).await;
+    let mut watching = Socket::open(&bob).await;
+    let watch = json!({ "type": "watch", "groups": ["consultation:77"] });
+    let (_, frames) = watching.ask(watch).await;
+    assert_eq!(frames[0]["items"].as_array().unwrap().len(), 1, "bob");
+    let group = "/v1/groups/consultation:77/status";
+    let total = async |client: &Client| client.get(group).await.expect(200)["total"].clone();
+    let ivans = connect(&world.at_node(&ivan, 1), path).await;
+    let service = world.service();
+    eventually("he is there", async || total(&service).await == 2).await;
+    assert_eq!(total(&ivan).await, 2, "he himself knows");
+    // Somebody else comes, and is told of; by then he would have been.
+    let cleos = connect(&world.user("cleo"), path).await;
+    loop {
+        let frame = watching.next().await.unwrap();
+        assert!(!frame.to_string().contains("ivan"), "{frame}");
+        if frame.to_string().contains("cleo") {
+            break;
+        }
+    }
+    let seen = bob.get(group).await.expect(200);
+    assert_eq!((&seen["total"], seen.to_string().contains("ivan")), (&json!(2), false), "{seen}");
+    let changes = bob.get("/v1/changes?groups=consultation:77").await.expect(200);
+    assert!(!changes.to_string().contains("ivan"), "{changes}");
+    let status = "/v1/users/ivan/status";
+    bob.get(status).await.problem(404, "user_not_found");
+    watching.say(json!({ "type": "send", "to": "ivan", "body": "there?", "ref": 1 })).await;
+    assert_eq!(watching.find("error").await["code"], "user_not_found");
+    // He shows himself; then he hides again.
+    hide(false).await;
+    eventually("bob may know", async || total(&bob).await == 3).await;
+    assert_eq!(bob.get(status).await.expect(200)["status"], "online");
+    assert_eq!(watching.find("status_changed").await["user_id"], "ivan");
+    hide(true).await;
+    let gone = watching.find("status_changed").await;
+    assert_eq!((&gone["user_id"], &gone["status"]), (&json!("ivan"), &json!("offline")));
+    assert_eq!(total(&bob).await, 2);
+    bob.get(status).await.problem(404, "user_not_found");
+    cleos.close(1000).await;
+    ivans.close(1000).await;
+    world.finish().await;
+}
+
+#[tokio::test]
 async fn a_broken_connection_is_in_its_consultation_until_its_session_is_over() {
     let world = World::start().await;
     let (ana, ben) = (world.user("ana"), world.user("ben"));

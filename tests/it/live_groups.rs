@@ -113,6 +113,42 @@ async fn only_members_watch_a_group_and_who_ceases_to_be_one_hears_no_more() {
 }
 
 #[tokio::test]
+async fn who_ceases_to_belong_is_sent_no_more_on_any_connection() {
+    let world = World::start().await;
+    for user in ["ana", "ben"] {
+        world.user(user).login().await;
+        join(&world, "team", user).await;
+    }
+    let (ana, service) = (world.user("ana"), world.service());
+    let mut joined = Socket::open(&ana).await;
+    joined.ask(json!({ "type": "join", "group": "team" })).await;
+    let mut other = Socket::open(&ana).await;
+    let say = async |body: &str| {
+        let path = "/v1/groups/team/messages";
+        service.post(path, json!({ "body": body })).await.expect(202);
+    };
+    say("while she belongs").await;
+    for socket in [&mut joined, &mut other] {
+        assert_eq!(socket.find("group").await["body"], "while she belongs");
+    }
+    leave(&world, "team", "ana").await;
+    say("afterwards").await;
+    let direct = json!({ "from": "ben", "to": "ana", "body": "hello" });
+    service.post("/v1/messages", direct).await.expect(202);
+    // What was sent before comes before.
+    for socket in [&mut joined, &mut other] {
+        let next = loop {
+            let frame = socket.next().await.unwrap();
+            if frame["type"] == "group" || frame["type"] == "message" {
+                break frame;
+            }
+        };
+        assert_eq!(next["body"], "hello");
+    }
+    world.finish().await;
+}
+
+#[tokio::test]
 async fn feeds_show_group_mates_alone_and_follow_whom_one_may_see() {
     let world = World::with_nodes(2).await;
     for (user, group) in [("ana", "one"), ("ben", "one"), ("cleo", "two")] {

@@ -137,6 +137,32 @@ async fn a_second_connection_takes_the_session_over_from_the_first() {
 }
 
 #[tokio::test]
+async fn a_second_connection_on_another_node_takes_the_session_over_as_well() {
+    for says_goodbye in [false, true] {
+        let mut world = World::with(grace(300)).await;
+        let ana = world.user("ana");
+        let mut first = Socket::open(&ana).await;
+        let hello = first.hello.clone();
+        let there = world.at_node(&ana, 1);
+        let mut second = Socket::resume(&there, &hello, None).await;
+        if says_goodbye {
+            first.close(1000).await;
+        } else {
+            assert_eq!(first.close_code().await, 4409);
+        }
+        // It waits for what its connections leave behind.
+        world.stop_node(0).await;
+        second.until_pong().await;
+        assert_eq!(there.status_word("ana").await, "online");
+        assert_eq!(world.count("ana", "session_closed").await, 0);
+        second.close(1000).await;
+        tests::eventually("that was hers", async || there.status_word("ana").await == "offline")
+            .await;
+        world.finish().await;
+    }
+}
+
+#[tokio::test]
 async fn heartbeats_renew_the_lease_and_turn_the_session_idle_and_active() {
     let world = World::start().await;
     let (ana, bob) = (world.user("ana"), world.user("bob"));

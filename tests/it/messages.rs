@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use projections::mailman::{Delivery, Inbox};
-use projections::messages::{TEXT_BYTES_MAX, WAITING_MAX};
+use projections::messages::{TEXT_BYTES_MAX, WAITING_FROM_PEOPLE_MAX, WAITING_MAX};
 use serde_json::{Value, json};
 use tests::{Client, World, clock, eventually, instant};
 use uuid::Uuid;
@@ -217,13 +217,19 @@ async fn a_full_mailbox_refuses_until_there_is_room_and_groups_pass_it_over() {
     known(&world, &["ana", "ben"]).await;
     let (service, ana) = (world.service(), world.user("ana"));
     join(&world, "team", "ana").await;
-    for n in 0..WAITING_MAX {
+    for n in 0..WAITING_FROM_PEOPLE_MAX {
         send(&service, "ben", "ana", &n.to_string()).await;
     }
     let one_more = json!({ "from": "ben", "to": "ana", "body": "one more" });
     let refused = service.post("/v1/messages", one_more.clone()).await;
     assert!(!refused.header("retry-after").is_empty());
     refused.problem(429, "mailbox_full");
+    // Systems still reach her.
+    let system = json!({ "user_id": "ana", "title": "door", "message": "open" });
+    for _ in WAITING_FROM_PEOPLE_MAX..WAITING_MAX {
+        service.post("/v1/notifications", system.clone()).await.expect(202);
+    }
+    service.post("/v1/notifications", system).await.problem(429, "mailbox_full");
     let to_team = json!({ "body": "team" });
     let path = "/v1/groups/team/messages";
     service.post(path, to_team.clone()).await.problem(429, "mailbox_full");
@@ -231,12 +237,12 @@ async fn a_full_mailbox_refuses_until_there_is_room_and_groups_pass_it_over() {
     let sent = service.post(path, to_team).await.expect(202);
     assert_eq!((&sent["delivered"], &sent["refused"]), (&json!(1), &json!(1)));
     assert_eq!(bodies(&world.user("ben")).await, ["team"]);
-    let oldest = waiting(&ana).await[0]["id"].clone();
-    assert_eq!(acknowledge(&ana, &[oldest]).await, 1);
+    let oldest: Vec<Value> = waiting(&ana).await[..101].iter().map(|m| m["id"].clone()).collect();
+    assert_eq!(acknowledge(&ana, &oldest).await, 101);
     service.post("/v1/messages", one_more.clone()).await.expect(202);
     service.post("/v1/messages", one_more).await.problem(429, "mailbox_full");
     let bodies = bodies(&ana).await;
-    assert_eq!((bodies.len(), bodies[0].as_str()), (WAITING_MAX as usize, "1"));
+    assert_eq!((bodies.len(), bodies[0].as_str()), (WAITING_FROM_PEOPLE_MAX as usize, "101"));
     assert_eq!(bodies.last().unwrap(), "one more");
     world.finish().await;
 }

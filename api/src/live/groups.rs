@@ -2,8 +2,9 @@
 
 use axum::extract::State;
 use axum::response::Response;
-use domain::{GroupName, Position, UserId, UserNo};
+use domain::{Audience, GroupName, Position, UserId, UserNo};
 use projections::groups::{GROUPS_OF_USER_MAX, Joined, MEMBERS_MAX};
+use projections::roster::Entry;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
@@ -103,7 +104,8 @@ pub struct GroupQuery {
 pub struct GroupStatusBody {
     #[schema(value_type = String)]
     group: GroupName,
-    /// All stored members.
+    /// All stored members, and who visits for as long as a session lives; an invisible visitor is
+    /// none to others.
     total: usize,
     /// Of all who were ever seen, not of this page alone.
     counts: CountsBody,
@@ -138,13 +140,22 @@ pub async fn status(
     let after = after.map_err(|_| Problem::invalid_parameter("cursor is none of ours"))?;
     let consistency = app.at_least(query.min_position).await?;
     app.may_look_at(&caller, &group).await?;
-    let members = app.groups.named(&group).await?;
-    let start = members.partition_point(|(_, name)| Some(name) <= after.as_ref());
+    let viewer = app.viewer(&caller).await?;
+    let mut members = app.groups.named(&group).await?;
+    // Who is there for as long as a session lives is live.
+    members.retain(|member| {
+        let invisible = |entry: &Entry| entry.state.invisible;
+        let entitled = viewer.audience(&member.user_id) == Audience::Entitled;
+        !member.visits
+            || entitled
+            || app.realm.roster().read(member.user_no, invisible) != Some(true)
+    });
+    let start = members.partition_point(|member| Some(&member.user_id) <= after.as_ref());
     let page = members.get(start..).unwrap_or_default();
     let more = page.len() > limit;
-    let last = page.get(..limit.min(page.len())).and_then(<[_]>::last).map(|(_, name)| name);
-    let viewer = app.viewer(&caller).await?;
-    let numbers: Vec<UserNo> = members.iter().map(|(user, _)| *user).collect();
+    let last = page.get(..limit.min(page.len())).and_then(<[_]>::last);
+    let last = last.map(|member| &member.user_id);
+    let numbers: Vec<UserNo> = members.iter().map(|member| member.user_no).collect();
     let look = |seen: projections::realm::Seen<'_>| {
         let on_page = Some(seen.user_id) > after.as_ref() && Some(seen.user_id) <= last;
         (viewer.counted(seen), viewer.status(seen).filter(|_| on_page))

@@ -7,9 +7,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use domain::{GroupName, Position, UserId};
-use projections::messages::{
-    self, Draft, Kind, Message, TEXT_BYTES_MAX, TITLE_LENGTH_MAX, To, WAITING_MAX,
-};
+use projections::messages::{self, Draft, Kind, Message, TEXT_BYTES_MAX, TITLE_LENGTH_MAX, To};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
@@ -150,7 +148,7 @@ pub struct PostedBody {
     /// To a group: for how many stored members it is kept. 0: it went to those live alone.
     #[serde(skip_serializing_if = "Option::is_none")]
     delivered: Option<u32>,
-    /// To a group: how many will not, since 1,000 wait for them already.
+    /// To a group: how many will not, since too many wait for them already.
     #[serde(skip_serializing_if = "Option::is_none")]
     refused: Option<u32>,
 }
@@ -162,7 +160,7 @@ pub struct PostedBody {
         (status = 403, body = ProblemDocument<'static>, content_type = "application/problem+json"),
         (status = 404, body = ProblemDocument<'static>, content_type = "application/problem+json"),
         (status = 429, body = ProblemDocument<'static>, content_type = "application/problem+json",
-            description = "`mailbox_full`: 1,000 wait for this user; nothing was sent")))]
+            description = "`mailbox_full`: 1,100 wait for this user; nothing was sent")))]
 pub async fn notify(
     State(app): State<App>,
     caller: Caller,
@@ -202,7 +200,7 @@ pub async fn send(
 }
 
 /// Sends a message to the members of a group, the sender too where it is one: for its other
-/// devices. For stored members it is kept like any other; those for whom 1,000 wait already are
+/// devices. For stored members it is kept like any other; those for whom too many wait already are
 /// passed over, and counted in the answer. Members by their token alone have it if they are live.
 #[utoipa::path(post, path = "/v1/groups/{group}/messages", tag = "Live",
     operation_id = "send_group_message",
@@ -210,7 +208,7 @@ pub async fn send(
     responses((status = 202, body = PostedBody),
         (status = 403, body = ProblemDocument<'static>, content_type = "application/problem+json"),
         (status = 429, body = ProblemDocument<'static>, content_type = "application/problem+json",
-            description = "`mailbox_full`: 1,000 wait for every member; nothing was sent")))]
+            description = "`mailbox_full`: too many wait for every member; nothing was sent")))]
 pub async fn send_to_group(
     State(app): State<App>,
     caller: Caller,
@@ -259,7 +257,8 @@ pub(crate) async fn post(app: &App, draft: Draft) -> Result<PostedBody, Problem>
     let to_group = matches!(draft.to, To::Group(_));
     let posted = app.mail.post(&draft).await?;
     if !posted.is_sent() {
-        let detail = format!("{WAITING_MAX} messages wait already; nothing was sent");
+        let waiting_max = draft.waiting_max();
+        let detail = format!("{waiting_max} messages wait already; nothing was sent");
         let full = Problem::new(StatusCode::TOO_MANY_REQUESTS, "mailbox_full", detail);
         return Err(full.retry_after(MAILBOX_RETRY));
     }

@@ -5,7 +5,6 @@
 //! - [`hub`], [`listening`], [`follow`]: from the log to every listener, in order
 //! - [`changes`], [`stream`], [`ws`]: the three ways to listen
 //! - [`ticket`]: how browsers come to a WebSocket; [`places`]: how many may
-//! - [`sockets`]: which connection has a session
 //! - [`groups`], [`messages`]: who belongs together, and what people are sent
 
 pub mod change;
@@ -16,7 +15,6 @@ pub mod hub;
 pub mod listening;
 pub mod messages;
 pub mod places;
-pub mod sockets;
 pub mod stream;
 pub mod ticket;
 pub mod watch;
@@ -32,7 +30,6 @@ use tokio_util::sync::CancellationToken;
 use crate::limits;
 use hub::Hub;
 use places::Places;
-use sockets::Sockets;
 
 /// Who listens now.
 pub const LISTENERS: &str = "rollcall_live_listeners";
@@ -73,8 +70,6 @@ impl Default for LiveSettings {
 pub struct Live {
     /// Changes.
     pub hub: Arc<Hub>,
-    /// WebSockets by session.
-    pub sockets: Arc<Sockets>,
     /// How many listen.
     pub places: Arc<Places>,
     /// Whose turn it is to open or resume a session.
@@ -103,7 +98,6 @@ impl Live {
         }
         Self {
             hub: Arc::new(Hub::new(settings.listener_queue_max)),
-            sockets: Arc::default(),
             places: Arc::new(Places::new(limits::LIVE_PER_USER_MAX, settings.per_address_max)),
             beginnings: Semaphore::new(limits::SOCKETS_BEGINNING_MAX),
             allow_origins,

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use domain::{GroupName, Position, UserId, UserNo};
+use domain::{Audience, GroupName, Position, UserId, UserNo};
 use projections::groups::Members;
 use projections::realm::{Consistency, Seen};
 
@@ -173,7 +173,12 @@ impl App {
     ) -> Result<Snapshot, Problem> {
         let position = self.realm.position();
         let look = |seen: Seen<'_>| {
-            wanted(seen.user_no, seen.user_id).then(|| viewer.status(seen)).flatten()
+            let named = watched.everybody || watched.users.contains(seen.user_id);
+            let known = named
+                || viewer.audience(seen.user_id) == Audience::Entitled
+                || watched.members.shows(seen.user_no, seen.state.invisible);
+            let told = known && wanted(seen.user_no, seen.user_id);
+            told.then(|| viewer.status(seen)).flatten()
         };
         let mut items = Vec::new();
         if watched.everybody {

@@ -137,7 +137,7 @@ impl Connection {
         if let Some(login) = resumed.login {
             let before = std::mem::replace(&mut self.login, login);
             self.app.realm.roster().forget_session(before.session);
-            self.attached = self.app.live.sockets.attach(login.session);
+            self.holder = self.app.realm.holders().take(login.session, login.position);
             self.session_end = self.app.realm.roster().session_end(login.session);
             self.heard = login::last_seen(&self.app, login);
             login::leave(&self.app, before, End::Closed, None).await;

@@ -7,6 +7,7 @@ use domain::{Policy, Timestamp};
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
+use projections::holders::Holder;
 use projections::mailman::Delivery;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
@@ -24,7 +25,6 @@ use crate::auth::{Caller, TokenEnd};
 use crate::limits::{FRAMES_BURST, FRAMES_PER_SECOND, GROUPS_LOOK_EVERY};
 use crate::live::listening::Heard;
 use crate::live::places::Place;
-use crate::live::sockets::Attached;
 use crate::live::{Counted, SOCKETS};
 use crate::problem::Problem;
 
@@ -40,7 +40,7 @@ pub(super) async fn serve(app: App, caller: Caller, socket: WebSocket, place: Pl
         Ok(Begun { login, resume_from, first, unsaid }) => {
             let now = Instant::now();
             let connection = Connection {
-                attached: app.live.sockets.attach(login.session),
+                holder: app.realm.holders().take(login.session, login.position),
                 watching: Watching::from(resume_from),
                 mail: Mail::of(&app, &caller, login.user),
                 policy: app.realm.policy_changes(),
@@ -78,7 +78,7 @@ pub(super) struct Connection {
     pub(super) style: Style,
     pub(super) wire: Wire,
     pub(super) login: Login,
-    pub(super) attached: Attached,
+    pub(super) holder: Holder,
     pub(super) watching: Watching,
     pub(super) mail: Mail,
     /// Whom a client of the replaced system believes to be there.
@@ -111,12 +111,16 @@ enum Woken {
 impl Connection {
     async fn run(mut self, first: Option<Said>) {
         let end = self.serve(first).await;
-        let Self { app, mut wire, attached, login, heard, .. } = self;
-        let end = if attached.has_session() { end } else { End::Superseded };
+        let Self { app, mut wire, holder, login, heard, .. } = self;
+        if end == End::Closed {
+            // Who takes a session over on another node closes the way on which it was here.
+            app.realm.hear_others().await;
+        }
+        let end = if holder.has_session() { end } else { End::Superseded };
         if end != End::Superseded {
             app.realm.roster().forget_session(login.session);
         }
-        drop(attached);
+        drop(holder);
         tracing::debug!(user_no = %login.user, ?end, "a WebSocket ends");
         let leave = login::leave(&app, login, end, heard);
         // A node that stops waits for its connections: so the log is still there.
@@ -156,7 +160,7 @@ impl Connection {
             biased;
             () = self.app.live.stopping.cancelled() => Woken::Ended(End::Stopping),
             end = &mut self.token => Woken::Ended(End::Token(end)),
-            () = self.attached.superseded.cancelled() => Woken::Ended(End::Superseded),
+            () = self.holder.superseded.cancelled() => Woken::Ended(End::Superseded),
             () = too_slow.cancelled() => Woken::Ended(End::TooSlow),
             came = self.wire.next() => came.map_or_else(Woken::Ended, Woken::Came),
             () = self.session_end.cancelled() => Woken::Ended(End::SessionOver),
@@ -216,13 +220,28 @@ impl Connection {
     /// Sends a message, and with it what else is there.
     async fn bring(&mut self, delivery: Delivery) -> Result<(), End> {
         let mut frames = Vec::new();
-        frames.extend(mail::frame(&self.wire, &delivery));
-        while frames.len() < mail::AT_ONCE
-            && let Some(delivery) = self.mail.next().now_or_never()
-        {
-            frames.extend(mail::frame(&self.wire, &delivery));
+        let mut next = Some(delivery);
+        while let Some(delivery) = next {
+            if self.is_for_us(&delivery).await? {
+                frames.extend(mail::frame(&self.wire, &delivery));
+            }
+            let room = frames.len() < mail::AT_ONCE;
+            next = room.then(|| self.mail.next().now_or_never()).flatten();
         }
         self.wire.pass(frames).await
+    }
+
+    /// What comes to a group's listeners is for those who belong to it still.
+    async fn is_for_us(&mut self, delivery: &Delivery) -> Result<bool, End> {
+        let group = delivery.message.group.as_ref().filter(|_| delivery.receiver.is_none());
+        let Some(group) = group else { return Ok(true) };
+        match self.app.belongs(&self.caller, group).await {
+            Ok(belongs) => Ok(belongs),
+            Err(problem) => {
+                self.wire.refuse(None, &problem).await?;
+                Err(End::Unavailable)
+            }
+        }
     }
 
     /// Asks whether the client is there; ends where it has not answered in time. Who answers is
