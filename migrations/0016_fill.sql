@@ -113,3 +113,76 @@ begin
         end if;
     end loop;
 end $$;
+
+-- The same columns as before. Each half is joined with the names by itself: so whoever asks for one
+-- user reads that user's spans, not everybody's.
+create or replace view analytics.status_span as
+select a.user_id, s.status::text as status, s.from_at, s.to_at
+  from status_span s join account a on a.user_no = s.user_no
+ where not exists (select from event e where e.class = 'T' and e.type = 'visibility_changed'
+                      and e.user_no = s.user_no)
+union all
+select a.user_id, v.status::text, v.from_at, v.to_at
+  from veiled_spans() v join account a on a.user_no = v.user_no;
+
+-- The sums of analytics.status_daily by day, without a row for each user and day: what has ended is
+-- in the table, of what lasts only those who are not offline are looked at one by one, and how long
+-- people were known follows from how many they were. To the millisecond the sum of what the view
+-- says of each.
+create function analytics.status_daily_totals(from_day date, to_day date)
+returns table (day date, users bigint, online_ms bigint, away_ms bigint, busy_ms bigint,
+               dnd_ms bigint, offline_ms bigint)
+language sql stable security definer set search_path from current set timezone = 'UTC' as $$
+    with calendar as materialized (
+        select g.midnight::date as day, g.midnight as from_at,
+               least(clock.at, g.midnight + interval '1 day') as to_at
+          from (select reader_now() as at offset 0) clock
+         cross join lateral generate_series(
+                greatest(from_day, (select min(f.first_at)::date from status_daily_open f))
+                    ::timestamptz,
+                least(to_day - 1, clock.at::date)::timestamptz, interval '1 day') g (midnight)
+    ), met as materialized (
+        select o.first_at::date as day, count(*) as people,
+               sum(shared_us(o.first_at, c.to_at, c.from_at, c.to_at) / 1000) as ms
+          from status_daily_open o left join calendar c on c.day = o.first_at::date group by 1
+    ), known as (
+        select c.day, sum(m.people) as users,
+               sum(case when m.day = c.day then m.ms
+                        else m.people * (shared_us(c.from_at, c.to_at, c.from_at, c.to_at) / 1000)
+                   end) as ms
+          from calendar c join met m on m.day <= c.day group by c.day
+    ), ended as (
+        select s.day, sum(s.online_us / 1000) as online_ms, sum(s.away_us / 1000) as away_ms,
+               sum(s.busy_us / 1000) as busy_ms, sum(s.dnd_us / 1000) as dnd_ms
+          from status_daily s where s.day >= from_day and s.day < to_day group by s.day
+    ), lasting as (
+        select c.day, o.status, sum((p.us + shared_us(o.at, c.to_at, c.from_at, c.to_at)) / 1000
+                                    - p.us / 1000) as ms
+          from status_daily_open o
+          join calendar c on c.to_at > o.at
+          left join status_daily s on s.user_no = o.user_no and s.day = c.day
+         cross join lateral (
+            select coalesce(case o.status when 'online' then s.online_us when 'away' then s.away_us
+                                          when 'busy' then s.busy_us else s.dnd_us end, 0) as us) p
+         where o.status <> 'offline' group by c.day, o.status
+    ), summed as (
+        select k.day, k.users, k.ms as known_ms,
+               coalesce(max(e.online_ms), 0)
+                   + coalesce(sum(l.ms) filter (where l.status = 'online'), 0) as online_ms,
+               coalesce(max(e.away_ms), 0)
+                   + coalesce(sum(l.ms) filter (where l.status = 'away'), 0) as away_ms,
+               coalesce(max(e.busy_ms), 0)
+                   + coalesce(sum(l.ms) filter (where l.status = 'busy'), 0) as busy_ms,
+               coalesce(max(e.dnd_ms), 0)
+                   + coalesce(sum(l.ms) filter (where l.status = 'dnd'), 0) as dnd_ms
+          from known k left join ended e on e.day = k.day left join lasting l on l.day = k.day
+         group by k.day, k.users, k.ms
+    )
+    select s.day, s.users::bigint, s.online_ms::bigint, s.away_ms::bigint, s.busy_ms::bigint,
+           s.dnd_ms::bigint,
+           (s.known_ms - s.online_ms - s.away_ms - s.busy_ms - s.dnd_ms)::bigint
+      from summed s order by s.day
+$$;
+comment on function analytics.status_daily_totals(date, date) is
+    'How long all people together were in each status on each UTC day from from_day to before '
+    'to_day, and how many they are: the sums of analytics.status_daily, many times as fast.';

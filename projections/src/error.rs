@@ -49,4 +49,11 @@ impl Error {
         // Connections, resources, conflicts, interventions and faults of the system, in this order.
         matches!(code.get(..2), Some("08" | "53" | "40" | "55" | "57" | "58"))
     }
+
+    /// Whether a statement was ended because it took longer than it may.
+    pub(crate) fn is_cut_off(&self) -> bool {
+        let Self::Database(error) = self else { return false };
+        let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code);
+        code.as_deref() == Some("57014")
+    }
 }

@@ -9,7 +9,7 @@ use projections::health::{self, Check, Health};
 use serde_json::json;
 use sqlx::Acquire;
 use sqlx::Executor;
-use tests::{World, clock, within};
+use tests::{World, clock, eventually, within};
 
 use crate::health::{FLAGGED_MAX, by_hand, findings, flagged};
 
@@ -120,5 +120,25 @@ async fn a_machine_whose_clock_is_off_is_flagged() {
     let checks: Vec<Check> = survey.findings.iter().map(|finding| finding.check).collect();
     assert_eq!(checks, [Check::ClockSkew]);
     assert!(survey.findings[0].found.contains("ms ahead"), "{}", survey.findings[0].found);
+    world.finish().await;
+}
+
+#[tokio::test]
+async fn a_look_that_takes_too_long_is_told_as_incomplete() {
+    let world = World::start().await;
+    world.user("ana").login().await;
+    let mut connection = world.pool.acquire().await.unwrap();
+    let mut held = connection.begin().await.unwrap();
+    held.execute("lock status_daily_1 in access exclusive mode").await.unwrap();
+    let admin = world.admin();
+    let fresh = admin.get("/v1/health/consistency?fresh=true").await.expect(200);
+    assert_eq!((&fresh["findings"], &fresh["complete"]), (&json!([]), &json!(false)));
+    held.rollback().await.unwrap();
+    drop(connection);
+    eventually("then it goes through", async || {
+        let fresh = admin.get("/v1/health/consistency?fresh=true").await.expect(200);
+        fresh["complete"] == true && fresh["findings"] == json!([])
+    })
+    .await;
     world.finish().await;
 }

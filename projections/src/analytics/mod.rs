@@ -74,9 +74,10 @@ pub async fn reached(
 /// as a time zone that it does not have.
 fn told(error: sqlx::Error) -> Error {
     let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code);
-    match code.as_deref() {
-        Some("57014") => Error::TooSlow,
-        Some(code) if code.starts_with("22") => Error::Refused,
-        Some(_) | None => error.into(),
+    let refused = code.is_some_and(|code| code.starts_with("22"));
+    match Error::from(error) {
+        error if error.is_cut_off() => Error::TooSlow,
+        _ if refused => Error::Refused,
+        error => error,
     }
 }

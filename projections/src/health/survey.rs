@@ -49,14 +49,16 @@ pub(crate) async fn survey(
     let began = Instant::now();
     let before = versions::read(&mut *db).await?;
     let mut suspects: Vec<(Scope, Vec<Key>)> = Vec::new();
-    let mut checked_at = note(db, &Scope::System, depth, &mut suspects).await?;
+    let system = note(db, &Scope::System, depth, &mut suspects).await?;
+    let mut checked_at = system.ok_or(Error::TooSlow)?;
     let mut complete = true;
     for mut cursor in Cursor::ALL {
         let (stage, of) = stage(db, &cursor).await?;
         while complete && let Some(scope) = cursor.next(db).await? {
-            checked_at = note(db, &scope, depth, &mut suspects).await?;
+            let looked_at = note(db, &scope, depth, &mut suspects).await?;
+            checked_at = looked_at.unwrap_or(checked_at);
             tell(Progress { stage, done: reached(&cursor, of), of });
-            complete = in_time();
+            complete = looked_at.is_some() && in_time();
         }
     }
     // A moment later it must still be so. Views that were behind have had this time to move.
@@ -68,8 +70,13 @@ pub(crate) async fn survey(
     let mut findings = Vec::new();
     let of = suspects.len() as u64;
     for (done, (scope, keys)) in suspects.into_iter().enumerate() {
-        let looked = look(db, &scope, depth).await?;
-        findings.extend(looked.findings.into_iter().filter(|found| keys.contains(&found.key())));
+        match look(db, &scope, depth).await {
+            Err(error) if error.is_cut_off() => complete = false,
+            looked => {
+                let again = looked?.findings.into_iter();
+                findings.extend(again.filter(|found| keys.contains(&found.key())));
+            }
+        }
         tell(Progress { stage: "again", done: done as u64 + 1, of });
     }
     findings.extend(system::skew(db, wall).await?);
@@ -85,14 +92,17 @@ pub(crate) async fn survey(
 /// From the last look of the first round to the first of the second.
 const CONFIRM_PAUSE: Duration = Duration::from_secs(1);
 
-/// Looks, and keeps what has to be looked at again.
+/// Looks, and keeps what has to be looked at again. None: it was cut off, as it took too long.
 async fn note(
     db: &mut PgConnection,
     scope: &Scope,
     depth: Depth,
     suspects: &mut Vec<(Scope, Vec<Key>)>,
-) -> Result<Timestamp, Error> {
-    let looked = look(db, scope, depth).await?;
+) -> Result<Option<Timestamp>, Error> {
+    let looked = match look(db, scope, depth).await {
+        Err(error) if error.is_cut_off() => return Ok(None),
+        looked => looked?,
+    };
     for finding in looked.findings {
         let (home, key) = (home(&finding, scope), finding.key());
         match suspects.iter_mut().find(|(scope, _)| *scope == home) {
@@ -100,7 +110,7 @@ async fn note(
             None => suspects.push((home, vec![key])),
         }
     }
-    Ok(looked.now)
+    Ok(Some(looked.now))
 }
 
 /// A stage's name and its end.
