@@ -3,6 +3,7 @@
 mod feeds;
 mod library;
 mod lines;
+mod mistakes;
 mod sessions;
 mod talk;
 

@@ -1,3 +1,4 @@
+import { bytesOf } from "./check.js";
 import { PresenceError } from "./errors.js";
 import { LIMITS } from "./limits.js";
 
@@ -168,7 +169,12 @@ export class SocketLink {
       return Promise.reject(new PresenceError("too_fast", "too much waits for an answer"));
     }
     const ref = ++this.#ref;
-    this.#write({ ...frame, ref });
+    const text = JSON.stringify({ ...frame, ref });
+    if (bytesOf(text) > LIMITS.frameBytes) {
+      const most = `a frame is at most ${LIMITS.frameBytes} bytes long`;
+      return Promise.reject(new RangeError(most));
+    }
+    this.#socket.send(text);
     return new Promise((done, failed) => this.#asked.set(ref, { done, failed }));
   }
 
