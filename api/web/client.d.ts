@@ -96,7 +96,13 @@ export class PresenceError extends Error {
   constructor(
     code: string,
     detail: string,
-    more?: { status?: number; retryAfterMs?: number; reason?: string; blocked?: boolean },
+    more?: {
+      status?: number;
+      retryAfterMs?: number;
+      reason?: string;
+      groups?: string[];
+      blocked?: boolean;
+    },
   );
   /** Stable, snake_case. */
   code: string;
@@ -106,6 +112,8 @@ export class PresenceError extends Error {
   retryAfterMs: number;
   /** Why a session ended. */
   reason: string | undefined;
+  /** With `forbidden`: groups that may not be watched (any longer); they are off the watch list. */
+  groups: string[];
   /** Something lets HTTP through, but not this transport. */
   blocked: boolean;
   /** The client has stopped because of it. */

@@ -27,6 +27,8 @@
  * **The end.** A token that ends is asked for anew with `getToken`; without it, or where the
  * server says 400, 401, 403 or 422, or somebody ended the session on purpose (`admin_reset`,
  * `user_request`), the client stops: `state` is `closed`, and an `error` with `fatal` says why.
+ * Not so for a watched group that one does not, or no longer, belong to: it is taken off the watch
+ * list, a plain `error` `forbidden` names it in `groups`, and all else goes on.
  *
  * **Limits** are in `LIMITS`. `client.d.ts` has the types.
  */

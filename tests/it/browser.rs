@@ -1,6 +1,7 @@
 //! The client library in a real browser, on pages of another origin.
 
 mod feeds;
+mod groups;
 mod library;
 mod lines;
 mod mistakes;

@@ -91,6 +91,9 @@ impl ToSchema for ChangeOrStatus<'_> {
     operation_id = "get_changes",
     params(ChangesQuery),
     responses((status = 200, body = ChangesBody),
+        (status = 403, description = "`forbidden`: `groups` names those that the caller does not, \
+                or no longer, belong to; ask without them",
+            body = ProblemDocument<'static>, content_type = "application/problem+json"),
         (status = 410, description = "`cursor_expired`: the log has no such position yet",
             body = ProblemDocument<'static>, content_type = "application/problem+json"),
         (status = 422, body = ProblemDocument<'static>,

@@ -51,6 +51,9 @@ pub struct StreamQuery {
     responses((status = 200, body = String, content_type = "text/event-stream",
             description = "`snapshot`: items and position; `status_changed`: a change. A comment \
                 after 15 s of silence"),
+        (status = 403, description = "`forbidden`: `groups` names those that the caller does not, \
+                or no longer, belong to; ask without them",
+            body = ProblemDocument<'static>, content_type = "application/problem+json"),
         (status = 410, description = "`cursor_expired`: the log has no such position yet",
             body = ProblemDocument<'static>, content_type = "application/problem+json"),
         (status = 422, body = ProblemDocument<'static>,

@@ -115,16 +115,23 @@ impl Named {
 }
 
 impl App {
-    /// Whom these names mean, as of now. Errors: 403 `forbidden` for a group that this caller may
-    /// not look at.
+    /// Whom these names mean, as of now. Errors: 403 `forbidden`, with those `groups` that this
+    /// caller may not look at, whether there are such or not: a client goes on without them.
     pub async fn watched(
         &self,
         caller: &Caller,
         named: Option<&Named>,
     ) -> Result<Watched, Problem> {
         let Some(named) = named else { return Ok(Watched::everybody()) };
+        let mut refused = Vec::new();
         for group in &named.groups {
-            self.may_look_at(caller, group).await?;
+            if !self.sees_group(caller, group).await? {
+                refused.push(group);
+            }
+        }
+        if !refused.is_empty() {
+            let detail = "only members of these groups may look at them";
+            return Err(Problem::forbidden(detail).with("groups", refused));
         }
         let members = self.groups.members(&named.groups).await?;
         Ok(Watched { everybody: false, users: named.users.clone(), members })

@@ -169,5 +169,6 @@ async function problemOf(response) {
     status: response.status,
     retryAfterMs: Number.isFinite(after) ? after : 0,
     reason: body.reason,
+    groups: body.groups,
   });
 }
