@@ -11,6 +11,7 @@ use axum::response::{IntoResponse, Response};
 use domain::{Policy, Position};
 use futures::future::BoxFuture;
 use futures::stream;
+use projections::realm::Consistency;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
@@ -148,7 +149,7 @@ impl Feed {
             }
             Joined::TooFarBehind => {
                 let mut listening = app.live.hub.listen(&viewer, &watched).await?;
-                let (items, position) = app.snapshot(&viewer, &watched).await?;
+                let (items, position) = app.snapshot(&viewer, &watched, Consistency::Usual).await?;
                 listening.told_up_to(position, None);
                 (listening, Some((items, position)))
             }

@@ -154,8 +154,13 @@ impl App {
     }
 
     /// The statuses of those watched as this viewer may see them.
-    pub async fn snapshot(&self, viewer: &Viewer, watched: &Watched) -> Result<Snapshot, Problem> {
-        self.snapshot_of(viewer, watched, |_, _| true).await
+    pub async fn snapshot(
+        &self,
+        viewer: &Viewer,
+        watched: &Watched,
+        consistency: Consistency,
+    ) -> Result<Snapshot, Problem> {
+        self.snapshot_of(viewer, watched, consistency, |_, _| true).await
     }
 
     /// The same, without those who were watched by group before.
@@ -168,7 +173,7 @@ impl App {
         let new = |user_no, user_id: &UserId| {
             watched.everybody || watched.users.contains(user_id) || !before.contains(user_no)
         };
-        self.snapshot_of(viewer, watched, new).await
+        self.snapshot_of(viewer, watched, Consistency::Usual, new).await
     }
 
     /// Of some of them.
@@ -176,6 +181,7 @@ impl App {
         &self,
         viewer: &Viewer,
         watched: &Watched,
+        consistency: Consistency,
         wanted: impl Fn(UserNo, &UserId) -> bool,
     ) -> Result<Snapshot, Problem> {
         let position = self.realm.position();
@@ -196,7 +202,7 @@ impl App {
             let mut numbers = watched.members.all();
             numbers.extend(found.into_iter().flatten());
             let numbers: Vec<UserNo> = numbers.into_iter().collect();
-            let found = self.realm.look(&numbers, Consistency::Usual, look).await?;
+            let found = self.realm.look(&numbers, consistency, look).await?;
             items.extend(found.into_iter().flatten().flatten());
         }
         items.sort_unstable_by(|one, other| one.user_id.cmp(&other.user_id));
@@ -227,7 +233,7 @@ impl App {
             return Ok(Looked::default());
         };
         let came = |user_no, user_id: &UserId| !saw.may_see(user_no) || !had.has(user_no, user_id);
-        let told = self.snapshot_of(&viewer, &has, came).await;
+        let told = self.snapshot_of(&viewer, &has, Consistency::Usual, came).await;
         if told.is_err() {
             // Who came in is told of after the next look, and till then nobody.
             listening.forget_seen();
