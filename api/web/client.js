@@ -3,7 +3,13 @@
  *
  *     import { connect } from "https://rollcall.example/client.js";
  *
- *     const presence = connect({ getToken: () => fetch("/my/token").then((r) => r.text()) });
+ *     async function getToken() {
+ *       const answer = await fetch("/my/token", { cache: "no-store" });
+ *       if (!answer.ok) throw new Error(`/my/token answers ${answer.status}`);
+ *       return answer.text();
+ *     }
+ *
+ *     const presence = connect({ getToken });
  *     presence.on("status", ({ user_id, status }) => show(user_id, status));
  *     presence.watch(["ana", "bob"]);
  *
@@ -22,7 +28,8 @@
  * can be sent. HTTP/1.1 gives all tabs of an origin six connections: use HTTP/2 for more of those.
  *
  * **Messages** are acknowledged once their handlers have ended (a promise is awaited): at least
- * once. One whose handler failed, or that has none, comes again with a later connection.
+ * once. One whose handler failed, or that has none, comes again with a later connection. A handler
+ * that blocks the page (`alert`) stops its heartbeats.
  *
  * **The end.** A token that ends is asked for anew with `getToken`; without it, or where the
  * server says 400, 401, 403 or 422, or somebody ended the session on purpose (`admin_reset`,
