@@ -26,6 +26,7 @@ served! {
     JAVASCRIPT "client.js",
     JAVASCRIPT "client/activity.js",
     JAVASCRIPT "client/book.js",
+    JAVASCRIPT "client/check.js",
     JAVASCRIPT "client/core.js",
     JAVASCRIPT "client/errors.js",
     JAVASCRIPT "client/handlers.js",

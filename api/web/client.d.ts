@@ -57,7 +57,7 @@ export interface Device {
 }
 
 export interface Options {
-  /** The server; by default where the module came from. */
+  /** The server, absolute or as a page has it (`/presence/`); by default where the module is from. */
   url?: string | URL;
   /** A token; one of these two is needed. */
   token?: string;
@@ -96,7 +96,13 @@ export class PresenceError extends Error {
   constructor(
     code: string,
     detail: string,
-    more?: { status?: number; retryAfterMs?: number; reason?: string; blocked?: boolean },
+    more?: {
+      status?: number;
+      retryAfterMs?: number;
+      reason?: string;
+      groups?: string[];
+      blocked?: boolean;
+    },
   );
   /** Stable, snake_case. */
   code: string;
@@ -106,6 +112,8 @@ export class PresenceError extends Error {
   retryAfterMs: number;
   /** Why a session ended. */
   reason: string | undefined;
+  /** With `forbidden`: groups that may not be watched (any longer); they are off the watch list. */
+  groups: string[];
   /** Something lets HTTP through, but not this transport. */
   blocked: boolean;
   /** The client has stopped because of it. */
@@ -115,7 +123,7 @@ export class PresenceError extends Error {
   static of(error: unknown): PresenceError;
 }
 
-/** Logs in and stays connected until `close()`. */
+/** Logs in and stays connected until `close()`. Throws a TypeError for options that are none. */
 export function connect(options: Options): Presence;
 
 /** A connection that comes back. */
@@ -129,19 +137,27 @@ export class Presence {
   get userId(): string | undefined;
   /** The session's name, while there is one. */
   get sessionId(): string | undefined;
-  /** Adds a handler; what it returns takes it off again. */
+  /** Adds a handler; what it returns takes it off again. TypeError: no such event, no function. */
   on<Name extends keyof Events>(event: Name, handler: (detail: Events[Name]) => unknown): () => void;
-  /** Adds to the watch list; left out: everybody. */
+  /**
+   * Adds to the watch list; left out: everybody. Throws, and adds nothing: TypeError for what is no
+   * name (1 to 128 of `A-Z a-z 0-9 . _ @ : + | -`), RangeError above 1,000 users or 100 groups.
+   */
   watch(who?: Names): void;
-  /** Takes off the watch list; left out: all of it. */
+  /** Takes off the watch list; left out: all of it. TypeError, and nothing done: what is no name. */
   unwatch(who?: Names): void;
-  /** Whether a user is on the watch list by name, or everybody is. */
+  /** Whether a user is on the watch list by name, or everybody is. TypeError: that is no name. */
   watches(user: string): boolean;
   /** What was last told of a watched user. */
   statusOf(user: string): Status | undefined;
   /** What was last told of all watched. */
   statuses(): Status[];
-  /** Sends a message to a user or to a group, over a WebSocket. */
+  /**
+   * Sends a message to a user or to a group, over a WebSocket. Rejected with a PresenceError: what
+   * the server says, `not_open`, `unanswered` (perhaps it arrived), `too_fast` while 100 wait for
+   * their answers (the server takes 50 frames a second, 200 at once). Nothing is sent, RangeError:
+   * above 16,384 bytes; TypeError: to what is no name.
+   */
   send(to: string | { group: string }, body: string): Promise<{ id?: string }>;
   /** Acknowledges a message; by default that is done when its handlers have ended well. */
   ack(id: string): Promise<void>;

@@ -3,7 +3,13 @@
  *
  *     import { connect } from "https://rollcall.example/client.js";
  *
- *     const presence = connect({ getToken: () => fetch("/my/token").then((r) => r.text()) });
+ *     async function getToken() {
+ *       const answer = await fetch("/my/token", { cache: "no-store" });
+ *       if (!answer.ok) throw new Error(`/my/token answers ${answer.status}`);
+ *       return answer.text();
+ *     }
+ *
+ *     const presence = connect({ getToken });
  *     presence.on("status", ({ user_id, status }) => show(user_id, status));
  *     presence.watch(["ana", "bob"]);
  *
@@ -22,14 +28,18 @@
  * can be sent. HTTP/1.1 gives all tabs of an origin six connections: use HTTP/2 for more of those.
  *
  * **Messages** are acknowledged once their handlers have ended (a promise is awaited): at least
- * once. One whose handler failed, or that has none, comes again with a later connection.
+ * once. One whose handler failed, or that has none, comes again with a later connection. A handler
+ * that blocks the page (`alert`) stops its heartbeats.
  *
  * **The end.** A token that ends is asked for anew with `getToken`; without it, or where the
  * server says 400, 401, 403 or 422, or somebody ended the session on purpose (`admin_reset`,
  * `user_request`), the client stops: `state` is `closed`, and an `error` with `fatal` says why.
+ * Not so for a watched group that one does not, or no longer, belong to: it is taken off the watch
+ * list, a plain `error` `forbidden` names it in `groups`, and all else goes on.
  *
  * **Limits** are in `LIMITS`. `client.d.ts` has the types.
  */
+import { checkBody, checkName } from "./client/check.js";
 import { Core, EVENTS, LINKS } from "./client/core.js";
 import { PresenceError } from "./client/errors.js";
 import { LIMITS } from "./client/limits.js";
@@ -61,7 +71,8 @@ export const TRANSPORTS = Object.freeze(/** @type {TransportName[]} */ (Object.k
  * Logs in and stays connected until `close()`.
  * @param {Options} options `url`: the server, by default where this module came from; `token`, or
  *   `getToken` to be asked for one; `idleAfterMs`: when to say that the person is idle, by default
- *   the server's `away_after_ms`, which decides; `transports`: which ones, in this order
+ *   the server's `away_after_ms`, which decides; `transports`: which ones, in this order. Throws a
+ *   TypeError for what is none of these
  */
 export function connect(options) {
   return new Presence(options);
@@ -105,7 +116,7 @@ export class Presence {
   /**
    * Adds a handler: `status` (somebody's status is another one), `snapshot` (how things stand,
    * before the `status` of each who differs), `message`, `notification`, `broadcast`, `group`
-   * (messages), `state`, `error`.
+   * (messages), `state`, `error`. Throws a TypeError where there is no such event, or no function.
    * @param {string} event @param {(detail: any) => unknown} handler
    * @returns {() => void} takes it off again
    */
@@ -114,7 +125,8 @@ export class Presence {
   }
 
   /**
-   * Adds to the watch list: users, the members of groups, or everybody.
+   * Adds to the watch list: users, the members of groups, or everybody. Throws, and adds nothing: a
+   * TypeError that says what is no name, a RangeError where the list would be too long.
    * @param {Names} [who] a user, users, `{ users, groups }`; left out: everybody
    */
   watch(who) {
@@ -125,7 +137,10 @@ export class Presence {
     void core.link?.watch(fresh);
   }
 
-  /** Takes off the watch list. @param {Names} [who] left out: all of it */
+  /**
+   * Takes off the watch list. Throws a TypeError that says what is no name, and takes off nothing.
+   * @param {Names} [who] left out: all of it
+   */
   unwatch(who) {
     const core = this.#core;
     const gone = core.list.remove(namesOf(who));
@@ -133,9 +148,13 @@ export class Presence {
     void core.link?.unwatch(gone);
   }
 
-  /** Whether a user is on the watch list by name, or everybody is. @param {string} user */
+  /**
+   * Whether a user is on the watch list by name, or everybody is. Throws a TypeError for what is no
+   * name.
+   * @param {string} user
+   */
   watches(user) {
-    return this.#core.list.has(user);
+    return this.#core.list.has(checkName(user));
   }
 
   /** What was last told of a watched user. @param {string} user @returns {Status | undefined} */
@@ -149,14 +168,18 @@ export class Presence {
   }
 
   /**
-   * Sends a message to a user or to a group. Rejected where it was refused, where there is no
-   * WebSocket now, and with `unanswered` where nobody knows whether it arrived.
+   * Sends a message to a user or to a group. Rejected where it was refused, with `not_open` where
+   * there is no WebSocket now, with `unanswered` where nobody knows whether it arrived, with
+   * `too_fast` while 100 wait for their answers: the server takes 50 frames a second, 200 at once.
+   * Nothing is sent of what is longer than 16,384 bytes (RangeError) or goes to what is no name
+   * (TypeError).
    * @param {string | { group: string }} to @param {string} body
    * @returns {Promise<{ id?: string }>}
    */
   async send(to, body) {
-    const whom = typeof to === "string" ? { to } : { group: to.group };
-    const { id } = await this.#core.say({ type: "send", ...whom, body });
+    const group = /** @type {any} */ (to)?.group;
+    const whom = group === undefined ? { to: checkName(to) } : { group: checkName(group) };
+    const { id } = await this.#core.say({ type: "send", ...whom, body: checkBody(body) });
     return { id };
   }
 
@@ -167,15 +190,15 @@ export class Presence {
 
   /** Is in a group while connected. @param {string} group */
   async join(group) {
-    this.#core.joined.add(group);
+    this.#core.joined.add(checkName(group));
     this.#core.left.delete(group);
     await this.#core.say({ type: "join", group });
   }
 
   /** Stays out, also of a group that the token names. @param {string} group */
   async leave(group) {
+    this.#core.left.add(checkName(group));
     this.#core.joined.delete(group);
-    this.#core.left.add(group);
     await this.#core.say({ type: "leave", group });
   }
 

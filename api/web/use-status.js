@@ -36,8 +36,9 @@ export function makeUseStatus({ useCallback, useSyncExternalStore }) {
 
 /** @param {Presence} presence @param {string} user @param {() => void} changed */
 function follow(presence, user, changed) {
-  const off = presence.on("status", ({ user_id }) => user_id === user && changed());
+  // First: it throws for what is no name. What it asks for is told later.
   const held = hold(presence, user);
+  const off = presence.on("status", ({ user_id }) => user_id === user && changed());
   return () => {
     off();
     if (held) release(presence, user);

@@ -1,8 +1,11 @@
 //! The client library in a real browser, on pages of another origin.
 
 mod feeds;
+mod groups;
 mod library;
 mod lines;
+mod mistakes;
+mod readme;
 mod sessions;
 mod talk;
 
@@ -28,14 +31,17 @@ struct Site {
 
 /// None, where there is no Chromium: that was said.
 async fn site(options: Options) -> Option<Site> {
+    let page = get(|| async { Html(include_str!("browser/page.html")) });
+    site_of(options, Router::new().route("/", page)).await
+}
+
+/// The same with these pages.
+async fn site_of(options: Options, pages: Router) -> Option<Site> {
     let browser = Browser::open().await?;
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
-    let page = get(|| async { Html(include_str!("browser/page.html")) });
     let mut serving = JoinSet::new();
-    serving.spawn(async move {
-        axum::serve(listener, Router::new().route("/", page)).await.unwrap();
-    });
+    serving.spawn(async move { axum::serve(listener, pages).await.unwrap() });
     let world = World::with(Options { origins: vec![url.clone()], ..options }).await;
     Some(Site { world, browser, url, _serving: serving })
 }

@@ -93,3 +93,13 @@ fn two_lists_of_sessions_are_two_schemas() {
     assert!(of("/v1/users/{id}/sessions")["count"].is_object());
     assert!(of("/v1/analytics/sessions")["open"].is_object());
 }
+
+#[test]
+fn feeds_of_groups_may_be_forbidden_and_say_which_groups_these_are() {
+    let document = document();
+    for path in ["/v1/changes", "/v1/stream"] {
+        let refused = &document["paths"][path]["get"]["responses"]["403"];
+        assert!(refused["description"].as_str().unwrap().contains("`groups`"), "{path}");
+        assert_eq!(kinds(refused), ["application/problem+json"], "{path}");
+    }
+}

@@ -116,6 +116,69 @@ async fn a_position_beyond_the_head_is_gone_and_wrong_parameters_are_refused() {
 }
 
 #[tokio::test]
+async fn a_poll_that_names_a_position_sees_it_on_any_node() {
+    let world = World::with_nodes(2).await;
+    let ana = world.user("ana");
+    let there = world.at_node(&world.user("ben"), 1);
+    let mut since = 0;
+    for _ in 0..5 {
+        let opened = ana.post("/v1/sessions", json!({})).await.expect(201);
+        let at = opened["position"].as_i64().unwrap();
+        let full = changes(&there, &format!("users=ana&min_position={at}")).await;
+        assert_eq!(words(&full), vec![("ana", "online")]);
+        let told = changes(&there, &format!("users=ana&since={since}&min_position={at}")).await;
+        assert_eq!(words(&told).last(), Some(&("ana", "online")));
+        let session = opened["session_id"].as_str().unwrap();
+        let closed = ana.logout(session).await.expect(200);
+        since = told["position"].as_i64().unwrap();
+        let at = closed["position"].as_i64().unwrap();
+        let told = changes(&there, &format!("users=ana&since={since}&min_position={at}")).await;
+        assert_eq!(words(&told), vec![("ana", "offline")]);
+        since = told["position"].as_i64().unwrap();
+        assert!(since >= at);
+    }
+    // With heartbeats that another node took in, as in every read that names a position.
+    let phone = ana.login().await;
+    world.advance_s(30).await;
+    let beaten = ana.beat(&phone).await.expect(200);
+    let full = changes(&there, &format!("users=ana&min_position={}", beaten["position"])).await;
+    assert_eq!(full["items"][0]["last_seen"], beaten["status"]["last_seen"]);
+    let beyond = world.head().await + 1_000;
+    let refused = there.get(&format!("/v1/changes?min_position={beyond}")).await;
+    assert!(!refused.header("retry-after").is_empty());
+    refused.problem(503, "position_not_reached");
+    there.get("/v1/changes?min_position=x").await.problem(400, "invalid_parameter");
+    world.finish().await;
+}
+
+#[tokio::test]
+async fn only_polls_that_wait_take_a_place_among_the_live_feeds() {
+    let world = World::start().await;
+    let (ana, bob) = (world.user("ana"), world.user("bob"));
+    bob.login().await;
+    let position = changes(&ana, "").await["position"].as_i64().unwrap();
+    let poll = format!("/v1/changes?since={position}&users=bob");
+    let mut waiting = tokio::task::JoinSet::new();
+    for _ in 0..api::limits::LIVE_PER_USER_MAX {
+        let (ana, poll) = (ana.clone(), format!("{poll}&wait_ms=30000"));
+        waiting.spawn(async move { ana.get(&poll).await.expect(200) });
+    }
+    let all = api::limits::LIVE_PER_USER_MAX;
+    let hub = &world.nodes[0].live().hub;
+    tests::eventually("all of them wait", async || hub.listeners() == all).await;
+    ana.get(&format!("{poll}&wait_ms=30000")).await.problem(429, "too_many_connections");
+    ana.get("/v1/stream").await.problem(429, "too_many_connections");
+    for path in [&poll, &format!("{poll}&wait_ms=0"), "/v1/changes", "/v1/changes?wait_ms=30000"] {
+        ana.get(path).await.expect(200);
+    }
+    bob.put("/v1/users/bob/claims/manual", json!({ "status": "busy" })).await.expect(200);
+    for answer in waiting.join_all().await {
+        assert_eq!(words(&answer), vec![("bob", "busy")]);
+    }
+    world.finish().await;
+}
+
+#[tokio::test]
 async fn what_was_missed_is_found_in_the_log_also_by_a_node_that_was_not_there() {
     let mut world = World::start().await;
     let (ana, bob) = (world.user("ana"), world.user("bob"));

@@ -111,7 +111,7 @@ async fn one_user_may_have_so_many_streams_and_services_more() {
     drop(EventStream::open(&service, "/v1/stream", None).await);
     streams.clear();
     tests::eventually("there is room again", async || {
-        ana.get("/v1/changes?since=0").await.status == 200
+        ana.get("/v1/changes?since=0&wait_ms=1").await.status == 200
     })
     .await;
     world.finish().await;

@@ -106,8 +106,12 @@ async fn what_cannot_be_sent_is_refused_and_writes_nothing() {
         service.post(path, message("ana", body)).await.problem(422, "invalid_text");
         service.post("/v1/broadcasts", json!({ "body": body })).await.problem(422, "invalid_text");
     }
-    let titled = json!({ "body": "m", "title": "t".repeat(257) });
-    service.post("/v1/broadcasts", titled).await.problem(422, "invalid_text");
+    for title in [String::new(), "t".repeat(257)] {
+        let titled = json!({ "body": "m", "title": title });
+        service.post("/v1/broadcasts", titled).await.problem(422, "invalid_text");
+        let titled = json!({ "user_id": "ana", "title": title, "message": "m" });
+        service.post("/v1/notifications", titled).await.problem(422, "invalid_text");
+    }
     service.post(path, message("a b", "m")).await.problem(422, "invalid_user_id");
     service.post(path, message("ana", "\0")).await.problem(422, "nul_character");
     service.post(path, json!({ "to": "ana", "body": "m" })).await.problem(400, "missing_field");

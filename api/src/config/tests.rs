@@ -37,6 +37,8 @@ fn serving_needs_no_flag() {
 fn the_replaced_systems_are_switched_one_by_one() {
     use crate::compat::Adapter::{Chat, Planner, Polling, Websocket};
     assert_eq!(serve("rollcall serve").compat.0, [Planner, Chat, Polling, Websocket]);
+    let readme = include_str!("../../../README.md");
+    assert!(readme.contains("| `--compat planner,chat,polling,websocket` |"), "as in --help");
     assert_eq!(serve("rollcall serve --compat polling,planner").compat.0, [Polling, Planner]);
     assert_eq!(serve("rollcall serve --compat=").compat.0, []);
     assert_eq!(serve("rollcall serve --compat chat,chat").compat.0, [Chat]);

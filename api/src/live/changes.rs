@@ -10,6 +10,7 @@ use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use domain::{Policy, Position};
 use projections::history;
+use projections::realm::Consistency;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
@@ -44,6 +45,8 @@ pub struct ChangesQuery {
     users: Option<String>,
     /// The members of these groups, separated by commas.
     groups: Option<String>,
+    /// Not before this position; waits up to 2 s.
+    min_position: Option<i64>,
 }
 
 /// What happened, or everybody as of now.
@@ -91,6 +94,9 @@ impl ToSchema for ChangeOrStatus<'_> {
     operation_id = "get_changes",
     params(ChangesQuery),
     responses((status = 200, body = ChangesBody),
+        (status = 403, description = "`forbidden`: `groups` names those that the caller does not, \
+                or no longer, belong to; ask without them",
+            body = ProblemDocument<'static>, content_type = "application/problem+json"),
         (status = 410, description = "`cursor_expired`: the log has no such position yet",
             body = ProblemDocument<'static>, content_type = "application/problem+json"),
         (status = 422, body = ProblemDocument<'static>,
@@ -109,15 +115,20 @@ pub async fn changes(
         return Err(Problem::rule("invalid_wait", detail));
     }
     let named = Named::of_query(query.users.as_deref(), query.groups.as_deref())?;
-    let _place = app.live.places.take(&caller, peer.ip())?;
+    // Who does not wait is a reader like any other.
+    let waits = query.since.is_some() && !wait.is_zero();
+    let _place = waits.then(|| app.live.places.take(&caller, peer.ip())).transpose()?;
+    let consistency = app.at_least(query.min_position).await?;
     let mut policy = app.realm.policy_changes();
     let watched = app.watched(&caller, named.as_ref()).await?;
     let viewer = app.viewer(&caller).await?;
-    let Some(since) = query.since else { return full(&app, &viewer, &watched).await };
+    let Some(since) = query.since else {
+        return full(&app, &viewer, &watched, consistency).await;
+    };
     app.resumable(since).await?;
     let joined = app.live.hub.resume(&viewer, &watched, since, app.realm.position()).await?;
     let Joined::Listening(mut listening) = joined else {
-        return full(&app, &viewer, &watched).await;
+        return full(&app, &viewer, &watched, consistency).await;
     };
     let groups = named.as_ref().map(|named| named.groups.clone()).unwrap_or_default();
     let circles = Circles { groups, own: false };
@@ -135,7 +146,7 @@ pub async fn changes(
         // More came at once than may wait, or others may be seen now.
         Some(_) | None => {
             let watched = app.watched(&caller, named.as_ref()).await?;
-            full(&app, &app.viewer(&caller).await?, &watched).await
+            full(&app, &app.viewer(&caller).await?, &watched, consistency).await
         }
     }
 }
@@ -182,14 +193,19 @@ async fn gather(
     Ok(Some(items))
 }
 
-async fn full(app: &App, viewer: &Viewer, watched: &Watched) -> Result<Response, Problem> {
+async fn full(
+    app: &App,
+    viewer: &Viewer,
+    watched: &Watched,
+    consistency: Consistency,
+) -> Result<Response, Problem> {
     #[derive(Serialize)]
     struct Everybody {
         items: Vec<StatusBody>,
         position: Position,
         full: bool,
     }
-    let (items, position) = app.snapshot(viewer, watched).await?;
+    let (items, position) = app.snapshot(viewer, watched, consistency).await?;
     Ok(Json(Everybody { items, position, full: true }).into_response())
 }
 

@@ -98,7 +98,7 @@ pub struct NotificationRequest {
     /// To whom.
     #[schema(value_type = String)]
     user_id: UserId,
-    /// At most 256 characters.
+    /// 1 to 256 characters.
     title: String,
     /// 1 to 16,384 bytes.
     message: String,
@@ -135,7 +135,7 @@ pub struct GroupMessageRequest {
 pub struct BroadcastRequest {
     /// 1 to 16,384 bytes.
     body: String,
-    /// At most 256 characters.
+    /// 1 to 256 characters.
     title: Option<String>,
 }
 
@@ -279,8 +279,13 @@ pub(crate) fn text(name: &str, text: String) -> Result<String, Problem> {
     Err(Problem::rule("invalid_text", detail))
 }
 
-/// The headline of a message: 422 `invalid_text` where it is too long.
+/// The headline of a message: 422 `invalid_text` where it is empty or too long. Who wants none
+/// leaves it out.
 pub(crate) fn title(title: Option<String>) -> Result<Option<String>, Problem> {
+    if title.as_deref() == Some("") {
+        let detail = format!("title: 1 to {TITLE_LENGTH_MAX} characters");
+        return Err(Problem::rule("invalid_text", detail));
+    }
     plain_text("title", title, TITLE_LENGTH_MAX)
 }
 

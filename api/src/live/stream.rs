@@ -11,6 +11,7 @@ use axum::response::{IntoResponse, Response};
 use domain::{Policy, Position};
 use futures::future::BoxFuture;
 use futures::stream;
+use projections::realm::Consistency;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
@@ -51,6 +52,9 @@ pub struct StreamQuery {
     responses((status = 200, body = String, content_type = "text/event-stream",
             description = "`snapshot`: items and position; `status_changed`: a change. A comment \
                 after 15 s of silence"),
+        (status = 403, description = "`forbidden`: `groups` names those that the caller does not, \
+                or no longer, belong to; ask without them",
+            body = ProblemDocument<'static>, content_type = "application/problem+json"),
         (status = 410, description = "`cursor_expired`: the log has no such position yet",
             body = ProblemDocument<'static>, content_type = "application/problem+json"),
         (status = 422, body = ProblemDocument<'static>,
@@ -145,7 +149,7 @@ impl Feed {
             }
             Joined::TooFarBehind => {
                 let mut listening = app.live.hub.listen(&viewer, &watched).await?;
-                let (items, position) = app.snapshot(&viewer, &watched).await?;
+                let (items, position) = app.snapshot(&viewer, &watched, Consistency::Usual).await?;
                 listening.told_up_to(position, None);
                 (listening, Some((items, position)))
             }

@@ -115,16 +115,23 @@ impl Named {
 }
 
 impl App {
-    /// Whom these names mean, as of now. Errors: 403 `forbidden` for a group that this caller may
-    /// not look at.
+    /// Whom these names mean, as of now. Errors: 403 `forbidden`, with those `groups` that this
+    /// caller may not look at, whether there are such or not: a client goes on without them.
     pub async fn watched(
         &self,
         caller: &Caller,
         named: Option<&Named>,
     ) -> Result<Watched, Problem> {
         let Some(named) = named else { return Ok(Watched::everybody()) };
+        let mut refused = Vec::new();
         for group in &named.groups {
-            self.may_look_at(caller, group).await?;
+            if !self.sees_group(caller, group).await? {
+                refused.push(group);
+            }
+        }
+        if !refused.is_empty() {
+            let detail = "only members of these groups may look at them";
+            return Err(Problem::forbidden(detail).with("groups", refused));
         }
         let members = self.groups.members(&named.groups).await?;
         Ok(Watched { everybody: false, users: named.users.clone(), members })
@@ -147,8 +154,13 @@ impl App {
     }
 
     /// The statuses of those watched as this viewer may see them.
-    pub async fn snapshot(&self, viewer: &Viewer, watched: &Watched) -> Result<Snapshot, Problem> {
-        self.snapshot_of(viewer, watched, |_, _| true).await
+    pub async fn snapshot(
+        &self,
+        viewer: &Viewer,
+        watched: &Watched,
+        consistency: Consistency,
+    ) -> Result<Snapshot, Problem> {
+        self.snapshot_of(viewer, watched, consistency, |_, _| true).await
     }
 
     /// The same, without those who were watched by group before.
@@ -161,7 +173,7 @@ impl App {
         let new = |user_no, user_id: &UserId| {
             watched.everybody || watched.users.contains(user_id) || !before.contains(user_no)
         };
-        self.snapshot_of(viewer, watched, new).await
+        self.snapshot_of(viewer, watched, Consistency::Usual, new).await
     }
 
     /// Of some of them.
@@ -169,6 +181,7 @@ impl App {
         &self,
         viewer: &Viewer,
         watched: &Watched,
+        consistency: Consistency,
         wanted: impl Fn(UserNo, &UserId) -> bool,
     ) -> Result<Snapshot, Problem> {
         let position = self.realm.position();
@@ -194,7 +207,7 @@ impl App {
             let mut numbers = watched.members.all();
             numbers.extend(found.into_iter().flatten());
             let numbers: Vec<UserNo> = numbers.into_iter().collect();
-            let found = self.realm.look(&numbers, Consistency::Usual, look).await?;
+            let found = self.realm.look(&numbers, consistency, look).await?;
             items.extend(found.into_iter().flatten().flatten());
         }
         items.sort_unstable_by(|one, other| one.user_id.cmp(&other.user_id));
@@ -225,7 +238,7 @@ impl App {
             return Ok(Looked::default());
         };
         let came = |user_no, user_id: &UserId| !saw.may_see(user_no) || !had.has(user_no, user_id);
-        let told = self.snapshot_of(&viewer, &has, came).await;
+        let told = self.snapshot_of(&viewer, &has, Consistency::Usual, came).await;
         if told.is_err() {
             // Who came in is told of after the next look, and till then nobody.
             listening.forget_seen();

@@ -233,6 +233,20 @@ export class Core {
     for (const status of this.book.settle()) this.handlers.tell("status", status);
   }
 
+  /**
+   * Takes those groups off the list that the server says may not be watched (any longer); the rest
+   * of it goes on.
+   * @param {unknown} error @returns {boolean} whether that was all that was wrong
+   */
+  losesGroups(error) {
+    const refusal = PresenceError.of(error);
+    const names = { everybody: false, users: [], groups: refusal.groups };
+    if (refusal.code !== "forbidden" || this.list.remove(names).groups.length === 0) return false;
+    if (!this.list.open) this.book.retain((user) => this.list.has(user));
+    this.failed(refusal);
+    return true;
+  }
+
   /** @param {unknown} error the connection goes on */
   failed(error) {
     this.handlers.tell("error", PresenceError.of(error));

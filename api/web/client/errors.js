@@ -7,9 +7,11 @@ export class PresenceError extends Error {
    * @param {string} code stable, snake_case: the server's, or `unreachable`, `connection_lost`,
    *   `unanswered`, `not_open`, `token_unavailable`, `blocked`
    * @param {string} detail for people
-   * @param {{ status?: number, retryAfterMs?: number, reason?: string, blocked?: boolean }} more
+   * @param {{ status?: number, retryAfterMs?: number, reason?: string, groups?: string[],
+   *   blocked?: boolean }} more
    */
-  constructor(code, detail, { status = 0, retryAfterMs = 0, reason, blocked = false } = {}) {
+  constructor(code, detail, more = {}) {
+    const { status = 0, retryAfterMs = 0, reason, groups = [], blocked = false } = more;
     super(detail);
     this.name = "PresenceError";
     this.code = code;
@@ -19,6 +21,8 @@ export class PresenceError extends Error {
     this.retryAfterMs = retryAfterMs;
     /** Why a session ended. */
     this.reason = reason;
+    /** Groups that may not be watched, and are on the watch list no longer. */
+    this.groups = groups;
     /** Something between here and there lets HTTP through, but not this transport. */
     this.blocked = blocked;
     /** The client has stopped because of it. */

@@ -15,6 +15,7 @@ export class Handlers {
   on(name, handler) {
     const handlers = this.#byName.get(name);
     if (!handlers) throw new TypeError(`there is no event "${name}"`);
+    if (typeof handler !== "function") throw new TypeError("a handler is a function");
     // Wrapped, so that one function added twice is taken off once.
     const own = (/** @type {any} */ detail) => handler(detail);
     handlers.add(own);

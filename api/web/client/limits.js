@@ -4,6 +4,10 @@ export const LIMITS = Object.freeze({
   users: 1_000,
   /** Groups on the watch list. */
   groups: 100,
+  /** A message's text, in bytes: longer ones the server refuses. */
+  bodyBytes: 16_384,
+  /** A frame, in bytes: a longer one would cost the connection. */
+  frameBytes: 65_536,
   /** Users named by one frame: with the longest names it stays below 64 KiB. */
   usersPerFrame: 400,
   /** Messages whose handlers have not run yet; beyond, they come again later. */

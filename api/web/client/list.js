@@ -1,3 +1,4 @@
+import { checkName } from "./check.js";
 import { LIMITS } from "./limits.js";
 
 /** @typedef {{ everybody: boolean, users: string[], groups: string[] }} Names */
@@ -70,18 +71,21 @@ export class List {
 }
 
 /**
- * What `watch` and `unwatch` take: nothing (everybody), a name, names, or users and groups.
+ * What `watch` and `unwatch` take: nothing (everybody), a name, names, or users and groups. Throws
+ * a TypeError for everything else, and for a name that is none.
  * @param {string | readonly string[] | { users?: readonly string[], groups?: readonly string[] }}
  *   [who]
  * @returns {Names}
  */
 export function namesOf(who) {
   if (who === undefined) return { everybody: true, users: [], groups: [] };
-  if (typeof who === "string") return { everybody: false, users: [who], groups: [] };
-  const named = /** @type {any} */ (Array.isArray(who) ? { users: who } : who);
-  const { users = [], groups = [] } = named;
-  for (const name of [...users, ...groups]) {
-    if (typeof name !== "string" || name === "") throw new TypeError("a name is a string");
+  const listed = typeof who === "string" ? [who] : who;
+  const named = /** @type {any} */ (Array.isArray(listed) ? { users: listed } : listed);
+  const { users, groups } = named ?? {};
+  const lists = [users, groups].filter((list) => list !== undefined);
+  if (lists.length === 0 || !lists.every(Array.isArray)) {
+    throw new TypeError("named are a user, users, or { users, groups }, which are lists");
   }
-  return { everybody: false, users: [...new Set(users)], groups: [...new Set(groups)] };
+  const all = (/** @type {unknown[]} */ names = []) => [...new Set(names.map(checkName))];
+  return { everybody: false, users: all(users), groups: all(groups) };
 }

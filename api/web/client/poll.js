@@ -11,6 +11,7 @@ export class PollLink extends HttpLink {
         await this.#ask(signal);
       } catch (error) {
         if (signal.aborted) return;
+        if (this.core.losesGroups(error)) continue;
         if (PresenceError.of(error).code !== "cursor_expired") throw error;
         this.core.book.position = undefined;
       }

@@ -1,3 +1,4 @@
+import { bytesOf } from "./check.js";
 import { PresenceError } from "./errors.js";
 import { LIMITS } from "./limits.js";
 
@@ -101,8 +102,8 @@ export class SocketLink {
 
   #refused(/** @type {any} */ frame) {
     const asked = this.#answer(frame);
-    const { code, detail, retry_after_ms: retryAfterMs } = frame;
-    const error = new PresenceError(code, detail, { retryAfterMs });
+    const { code, detail, retry_after_ms: retryAfterMs, groups } = frame;
+    const error = new PresenceError(code, detail, { retryAfterMs, groups });
     const { book } = this.#core;
     if (asked) {
       asked.failed(error);
@@ -168,25 +169,38 @@ export class SocketLink {
       return Promise.reject(new PresenceError("too_fast", "too much waits for an answer"));
     }
     const ref = ++this.#ref;
-    this.#write({ ...frame, ref });
+    const text = JSON.stringify({ ...frame, ref });
+    if (bytesOf(text) > LIMITS.frameBytes) {
+      const most = `a frame is at most ${LIMITS.frameBytes} bytes long`;
+      return Promise.reject(new RangeError(most));
+    }
+    this.#socket.send(text);
     return new Promise((done, failed) => this.#asked.set(ref, { done, failed }));
   }
 
   /**
    * What the server refuses of it is told as an error; that the connection ended is told anyway.
-   * @param {object} frame @returns {Promise<boolean>} whether it was answered
+   * @param {any} frame @returns {Promise<boolean>} whether it was answered
    */
   async #quietly(frame) {
     try {
       await this.say(frame);
       return true;
     } catch (error) {
+      if (frame.type === "watch" && this.#core.losesGroups(error)) return this.#watchRest(frame);
       const { code } = PresenceError.of(error);
       const ended = code === "unanswered" || code === "not_open";
       // Of its session's end the connection's end tells.
       if (!ended && code !== "session_closed") this.#core.failed(error);
       return !ended;
     }
+  }
+
+  /** One group that is refused must not take the others along. @param {any} frame */
+  #watchRest(frame) {
+    const listed = this.#core.list.all().groups;
+    const groups = frame.groups.filter((/** @type {string} */ group) => listed.includes(group));
+    return groups.length === 0 || this.#quietly({ ...frame, groups });
   }
 
   /** @param {import("./list.js").Names} names */

@@ -12,7 +12,7 @@ export class StreamLink extends HttpLink {
     try {
       await this.#read(signal);
     } catch (error) {
-      if (signal.aborted) return;
+      if (signal.aborted || this.core.losesGroups(error)) return;
       const { code, status } = PresenceError.of(error);
       if (code === "cursor_expired") {
         this.core.book.position = undefined;

@@ -1,3 +1,4 @@
+import { checkUrl } from "./check.js";
 import { PresenceError } from "./errors.js";
 import { LIMITS } from "./limits.js";
 
@@ -17,7 +18,7 @@ export class Wire {
 
   /** @param {string | URL} url @param {string | undefined} token @param {GetToken} [getToken] */
   constructor(url, token, getToken) {
-    this.#base = new URL(url, document.baseURI);
+    this.#base = checkUrl(url);
     if (!this.#base.pathname.endsWith("/")) this.#base.pathname += "/";
     this.#token = token;
     this.#getToken = getToken;
@@ -168,5 +169,6 @@ async function problemOf(response) {
     status: response.status,
     retryAfterMs: Number.isFinite(after) ? after : 0,
     reason: body.reason,
+    groups: body.groups,
   });
 }

@@ -256,6 +256,48 @@ mod tests {
     }
 
     #[test]
+    fn the_readme_names_every_frame_with_all_its_members() {
+        let readme = include_str!("../../../../README.md");
+        let said = |word: &str, members: &[&str], row: usize| {
+            let word = format!("`{word}`");
+            let named = |line: &&str| line.split('|').nth(1).unwrap_or("").contains(&word);
+            let rows: Vec<&str> = readme.lines().filter(named).collect();
+            let row = rows.get(row).unwrap_or_else(|| panic!("{word} is not in README"));
+            for member in members {
+                assert!(row.contains(&format!("`{member}")), "{word}: {member}: {row}");
+            }
+        };
+        for (word, members) in KNOWN {
+            said(word, members, 0);
+        }
+        let (id, time) = (Uuid::nil(), Instant(domain::Timestamp::default()));
+        let (reference, more) = (Value::from(1), serde_json::Map::new());
+        let hello = ServerFrame::Hello {
+            session_id: id,
+            resume_token: "",
+            heartbeat_interval_ms: 1,
+            lease_ms: 1,
+            position: 1,
+            resumed: false,
+            server_time: time,
+        };
+        let (code, detail, reference) = ("", "", &reference);
+        let error = ServerFrame::Error { reference: Some(reference), code, detail, more: &more };
+        for (frame, row) in [
+            (hello, 0),
+            (ServerFrame::Snapshot { items: &[], position: 1 }, 0),
+            (ServerFrame::Ack { reference, id: Some(id) }, 1),
+            (error, 0),
+            (ServerFrame::Pong { reference: Some(reference), position: 1 }, 0),
+        ] {
+            let frame = serde_json::to_value(&frame).unwrap();
+            let members = frame.as_object().unwrap().keys().map(String::as_str);
+            let members: Vec<&str> = members.filter(|member| *member != "type").collect();
+            said(frame["type"].as_str().unwrap(), &members, row);
+        }
+    }
+
+    #[test]
     fn the_type_comes_first() {
         let frame = ServerFrame::Pong { reference: None, position: 7 };
         let text = serde_json::to_string(&frame).unwrap();

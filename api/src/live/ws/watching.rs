@@ -4,6 +4,7 @@ use std::collections::HashSet;
 
 use domain::{GroupName, Position, UserId, UserNo};
 use projections::groups::Members;
+use projections::realm::Consistency;
 
 use super::wire::{End, Wire};
 use crate::app::App;
@@ -137,7 +138,7 @@ impl Watching {
         }
         let mut listening = app.live.hub.listen(&viewer, &added).await?;
         wire.hurry = listening.too_slow().clone();
-        let snapshot = app.snapshot(&viewer, &added).await;
+        let snapshot = app.snapshot(&viewer, &added, Consistency::Usual).await;
         if let Ok((_, position)) = &snapshot {
             listening.told_up_to(*position, None);
         }
