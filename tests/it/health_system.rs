@@ -132,7 +132,7 @@ async fn a_look_that_takes_too_long_is_told_as_incomplete() {
     held.execute("lock status_daily_1 in access exclusive mode").await.unwrap();
     let admin = world.admin();
     let fresh = admin.get("/v1/health/consistency?fresh=true").await.expect(200);
-    assert_eq!((&fresh["findings"], &fresh["complete"]), (&json!([]), &json!(false)));
+    assert_eq!(fresh["complete"], false, "{fresh}");
     held.rollback().await.unwrap();
     drop(connection);
     eventually("then it goes through", async || {

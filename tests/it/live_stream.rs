@@ -170,7 +170,8 @@ async fn who_does_not_read_is_told_so_and_goes_on_where_it_was_while_others_do()
     let mut last = slow.expect("snapshot").await.id;
     let mut quick = EventStream::open(&bob, "/v1/stream", None).await;
     quick.expect("snapshot").await;
-    let text = "x".repeat(400);
+    // Four bytes each.
+    let text = "\u{1f40c}".repeat(400);
     let mut rounds = 0_u32;
     let mut written = Vec::new();
     // Nobody reads `slow`: sooner or later the system's buffers are full, then its queue. Many

@@ -12,11 +12,13 @@ use crate::Client;
 
 /// Longer than any event may take that is waited for.
 const EVENT_MAX: Duration = Duration::from_mins(1);
+/// Longer than any stream stays open.
+const OPEN_MAX: Duration = Duration::from_mins(10);
 
 /// An open stream.
 pub struct EventStream {
     bytes: Pin<Box<dyn Stream<Item = Vec<u8>> + Send>>,
-    text: String,
+    read: Vec<u8>,
 }
 
 /// One event, or a comment.
@@ -35,7 +37,7 @@ pub struct StreamEvent {
 impl EventStream {
     /// Opens a stream at `path`, going on from an event's id if one is given.
     pub async fn open(client: &Client, path: &str, last_id: Option<i64>) -> Self {
-        let request = client.request(Method::GET, path).timeout(Duration::from_mins(2));
+        let request = client.request(Method::GET, path).timeout(OPEN_MAX);
         let request = match last_id {
             Some(id) => request.header("Last-Event-ID", id.to_string()),
             None => request,
@@ -46,7 +48,7 @@ impl EventStream {
         let bytes = response.bytes_stream();
         let bytes = bytes.take_while(|read| std::future::ready(read.is_ok()));
         let bytes = bytes.filter_map(|read| std::future::ready(read.ok().map(|b| b.to_vec())));
-        Self { bytes: Box::pin(bytes), text: String::new() }
+        Self { bytes: Box::pin(bytes), read: Vec::new() }
     }
 
     /// The next event or comment; none, if the stream has ended.
@@ -68,12 +70,11 @@ impl EventStream {
 
     async fn read(&mut self) -> Option<StreamEvent> {
         loop {
-            if let Some(end) = self.text.find("\n\n") {
-                let block: String = self.text.drain(..end + 2).collect();
-                return Some(parse(&block));
+            if let Some(end) = self.read.windows(2).position(|two| two == b"\n\n") {
+                let block: Vec<u8> = self.read.drain(..end + 2).collect();
+                return Some(parse(std::str::from_utf8(&block).unwrap()));
             }
-            let bytes = self.bytes.next().await?;
-            self.text.push_str(std::str::from_utf8(&bytes).unwrap());
+            self.read.extend(self.bytes.next().await?);
         }
     }
 }

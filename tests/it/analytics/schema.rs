@@ -173,3 +173,45 @@ async fn told_by_sql(analyst: &mut PgConnection) -> Value {
     };
     rows.into_iter().map(item).collect()
 }
+
+/// One day: users, and milliseconds online, away, busy, dnd and offline.
+type Sums = (chrono::NaiveDate, i64, i64, i64, i64, i64, i64);
+
+#[tokio::test]
+async fn the_sums_of_days_are_those_of_everybodys_days() {
+    let world = World::start().await;
+    let (seed, mut sessions) = (fastrand::u64(..), Vec::new());
+    fastrand::seed(seed);
+    for n in 0..8 {
+        let user_id = format!("u{n}");
+        let session = world.user(&user_id).login().await;
+        sessions.push((user_id, session));
+    }
+    for _ in 0..4 {
+        for _ in 0..40 {
+            anything(&world, &mut sessions).await;
+        }
+        // Sessions last over midnight, and further for those who go on.
+        let lasting = json!({ "lease_ms": 3_600_000 });
+        world.admin().put("/v1/policy", lasting).await.expect(200);
+        world.advance_s(40_000).await;
+    }
+    tests::fold::caught_up(&world.pool).await;
+    let mut analyst = analyst(&world).await;
+    let one_by_one = "select day, count(*), sum(online_ms)::bigint, sum(away_ms)::bigint,
+            sum(busy_ms)::bigint, sum(dnd_ms)::bigint, sum(offline_ms)::bigint
+       from analytics.status_daily group by day order by day";
+    let together = "select * from analytics.status_daily_totals('2000-01-01', '3000-01-01')";
+    let mut told: [Vec<Sums>; 2] = [Vec::new(), Vec::new()];
+    for (told, statement) in told.iter_mut().zip([one_by_one, together]) {
+        *told = sqlx::query_as(statement).fetch_all(&mut analyst).await.unwrap();
+    }
+    // Today goes on.
+    let days: Vec<_> = told.iter().map(|days| &days[..days.len() - 1]).collect();
+    assert!(days[0].len() > 1, "{days:?}");
+    assert_eq!(days[0], days[1], "seed {seed}");
+    let today = told.each_ref().map(|days| days.last().unwrap());
+    assert_eq!((today[0].0, today[0].1), (today[1].0, today[1].1));
+    analyst.close().await.unwrap();
+    world.finish().await;
+}
