@@ -132,7 +132,9 @@ select a.user_id, v.status::text, v.from_at, v.to_at
 create function analytics.status_daily_totals(from_day date, to_day date)
 returns table (day date, users bigint, online_ms bigint, away_ms bigint, busy_ms bigint,
                dnd_ms bigint, offline_ms bigint)
-language sql stable security definer set search_path from current set timezone = 'UTC' as $$
+language sql stable security definer set search_path from current set timezone = 'UTC'
+-- To compile it takes longer than to run it.
+set jit = off as $$
     with calendar as materialized (
         select g.midnight::date as day, g.midnight as from_at,
                least(clock.at, g.midnight + interval '1 day') as to_at
@@ -160,7 +162,9 @@ language sql stable security definer set search_path from current set timezone =
                                     - p.us / 1000) as ms
           from status_daily_open o
           join calendar c on c.to_at > o.at
-          left join status_daily s on s.user_no = o.user_no and s.day = c.day
+          -- By its key: most are of one day, and the table is of all.
+          left join lateral (select * from status_daily d
+                              where d.user_no = o.user_no and d.day = c.day offset 0) s on true
          cross join lateral (
             select coalesce(case o.status when 'online' then s.online_us when 'away' then s.away_us
                                           when 'busy' then s.busy_us else s.dnd_us end, 0) as us) p
@@ -186,3 +190,19 @@ $$;
 comment on function analytics.status_daily_totals(date, date) is
     'How long all people together were in each status on each UTC day from from_day to before '
     'to_day, and how many they are: the sums of analytics.status_daily, many times as fast.';
+
+-- Most transitions are of these types. Whoever asks for another finds it without reading them all.
+create index event_t_rare on event_t (position)
+    where type not in ('session_opened', 'session_closed', 'session_expired', 'activity_changed');
+
+-- The same, in floating point: exact below 2^53 microseconds, which are 285 years, and three times
+-- as fast.
+create or replace function shared_us(one_from timestamptz, one_to timestamptz,
+                                     other_from timestamptz, other_to timestamptz)
+returns bigint language sql immutable as $$
+    select greatest(0, date_part('epoch', least(one_to, other_to)
+                                          - greatest(one_from, other_from)) * 1000000)::bigint
+$$;
+
+-- Most sessions have no `away_after_ms`: no call for nothing.
+alter function shown_lease_end(timestamptz, integer) strict;

@@ -48,14 +48,23 @@ impl StoredState {
     }
 }
 
-const SELECT: &str = "select a.user_no, a.user_id, s.status::text, s.since, s.shown_since,
+const COLUMNS: &str = "select a.user_no, a.user_id, s.status::text, s.since, s.shown_since,
         s.sequence, s.position, s.changed_at, s.own_since, s.last_seen, s.last_activity,
         s.invisible, s.state,
         l.session_id, l.kind::text, l.opened_at, l.last_seen as session_seen, l.idle_ms,
-        l.lease_ms, l.active, l.away_after_ms
-    from account a
+        l.lease_ms, l.active, l.away_after_ms";
+const ALL: &str = "from account a
     left join current_status s on s.user_no = a.user_no
     left join live_session l on l.user_no = a.user_no";
+/// One user after the other by its key: a join would read everybody.
+const SOME: &str = "from account a
+    left join lateral (select * from current_status c where c.user_no = a.user_no offset 0) s
+           on true
+    left join lateral (select * from live_session v where v.user_no = a.user_no offset 0) l
+           on true
+   where a.user_no = any($1)";
+/// Of more users than this everybody is read: that is quicker then.
+const SOME_MAX: usize = 10_000;
 const ORDER: &str = "order by a.user_no, l.opened_position";
 
 /// The users of those numbers, by number.
@@ -67,7 +76,12 @@ pub async fn by_number(
         return Ok(Vec::new());
     }
     let numbers: Vec<i64> = users.iter().map(|user| user.0).collect();
-    let statement = format!("{SELECT} where a.user_no = any($1) {ORDER}");
+    let from = if users.len() > SOME_MAX {
+        format!("{ALL} where a.user_no = any($1)")
+    } else {
+        SOME.to_owned()
+    };
+    let statement = format!("{COLUMNS} {from} {ORDER}");
     let rows = sqlx::query(&statement).bind(numbers).fetch(executor);
     let mut users = Vec::new();
     gather(rows, |user| users.push(user)).await?;
@@ -79,7 +93,7 @@ pub async fn everybody(
     connection: &mut PgConnection,
     visit: impl FnMut(Loaded),
 ) -> Result<(), Error> {
-    let statement = format!("{SELECT} {ORDER}");
+    let statement = format!("{COLUMNS} {ALL} {ORDER}");
     gather(sqlx::query(&statement).fetch(connection), visit).await
 }
 

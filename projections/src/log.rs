@@ -59,6 +59,10 @@ pub struct Page {
     pub head: Position,
 }
 
+/// What most events are: `event_t_rare` is an index of all other transitions.
+const COMMON: [&str; 4] =
+    ["session_opened", "session_closed", "session_expired", "activity_changed"];
+
 /// Which of the two classes of events are wanted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Classes {
@@ -131,6 +135,11 @@ impl Filter {
         };
         if let Some(types) = &self.types {
             query.push(" and e.type = any (").push_bind(types).push("::text[]::event_type[])");
+            let rare = |name: &String| name != HEARTBEAT && !COMMON.contains(&name.as_str());
+            if types.iter().all(rare) {
+                // In these words there is an index of what is rare.
+                query.push(format!(" and e.type not in ('{}')", COMMON.join("', '")));
+            }
         }
         for (column, numbers) in [("user_no", &self.users), ("actor_no", &self.actors)] {
             if let Some(numbers) = numbers {
