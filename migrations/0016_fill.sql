@@ -191,6 +191,56 @@ comment on function analytics.status_daily_totals(date, date) is
     'How long all people together were in each status on each UTC day from from_day to before '
     'to_day, and how many they are: the sums of analytics.status_daily, many times as fast.';
 
+-- The same by the local days of a time zone: every span is read once and dealt out over them.
+-- Rounded when all is summed up.
+create function analytics.status_daily_totals(from_day date, to_day date, zone text)
+returns table (day date, users bigint, online_ms bigint, away_ms bigint, busy_ms bigint,
+               dnd_ms bigint, offline_ms bigint)
+language sql stable security definer set search_path from current set timezone = 'UTC'
+set jit = off as $$
+    with clock as materialized (
+        select reader_now() as at, (select min(f.first_at) from status_daily_open f) as first_at
+    ), calendar as materialized (
+        select row_number() over (order by g.midnight) as n, g.midnight::date as day,
+               g.midnight at time zone zone as from_at,
+               least(clock.at, (g.midnight + interval '1 day') at time zone zone) as to_at
+          from clock
+         cross join lateral generate_series(
+                greatest(from_day, (clock.first_at at time zone zone)::date)::timestamp,
+                least(to_day - 1, (clock.at at time zone zone)::date)::timestamp,
+                interval '1 day') g (midnight)
+    ), edges as materialized (
+        select array_agg(c.from_at order by c.n) || max(c.to_at) as at, min(c.from_at) as first,
+               max(c.to_at) as last, count(*)::integer as days
+          from calendar c
+    ), known as (
+        select c.n, count(*) as users
+          from calendar c join status_daily_open o on o.first_at < c.to_at group by c.n
+    ), dealt as (
+        select p.n, s.status,
+               sum(date_part('epoch', least(s.to_at, e.last, e.at[p.n + 1])
+                                      - greatest(s.from_at, e.at[p.n])) * 1000000)::bigint / 1000
+                   as ms
+          from edges e
+         cross join shown_span s
+         cross join lateral generate_series(
+                greatest(1, width_bucket(s.from_at, e.at)),
+                least(e.days, width_bucket(least(s.to_at, e.last) - interval '1 microsecond',
+                                           e.at))) p (n)
+         where s.from_at < e.last and (s.to_at is null or s.to_at > e.first)
+         group by p.n, s.status
+    )
+    select c.day, k.users, coalesce(sum(d.ms) filter (where d.status = 'online'), 0)::bigint,
+           coalesce(sum(d.ms) filter (where d.status = 'away'), 0)::bigint,
+           coalesce(sum(d.ms) filter (where d.status = 'busy'), 0)::bigint,
+           coalesce(sum(d.ms) filter (where d.status = 'dnd'), 0)::bigint,
+           coalesce(sum(d.ms) filter (where d.status = 'offline'), 0)::bigint
+      from calendar c join known k on k.n = c.n left join dealt d on d.n = c.n
+     group by c.day, k.users order by c.day
+$$;
+comment on function analytics.status_daily_totals(date, date, text) is
+    'The same on the local days of that time zone (Europe/Berlin).';
+
 -- Most transitions are of these types. Whoever asks for another finds it without reading them all.
 create index event_t_rare on event_t (position)
     where type not in ('session_opened', 'session_closed', 'session_expired', 'activity_changed');

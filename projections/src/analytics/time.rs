@@ -41,27 +41,22 @@ pub struct Days<'a> {
 
 /// The days on which anybody was known, oldest first.
 pub async fn by_day(pool: &PgPool, days: Days<'_>) -> Result<Vec<Day>, Error> {
-    let source = match (days.zone, days.user) {
-        (None, None) => return totals(pool, &days).await,
-        (None, Some(_)) => "analytics.status_daily where day >= $1 and day < $2 and user_id = $3",
-        (Some(_), None) => "analytics.status_daily($1, $2, $3)",
-        (Some(_), Some(_)) => "analytics.status_daily($1, $2, $3, $4)",
+    let statement = match (days.zone, days.user) {
+        // The sums are made where the rows are.
+        (None, None) => "select * from analytics.status_daily_totals($1, $2)",
+        (Some(_), None) => "select * from analytics.status_daily_totals($1, $2, $3)",
+        (None, Some(_)) => {
+            "select 1::bigint as users, d.* from analytics.status_daily d
+              where day >= $1 and day < $2 and user_id = $3 order by day"
+        }
+        (Some(_), Some(_)) => {
+            "select 1::bigint as users, d.* from analytics.status_daily($1, $2, $3, $4) d
+              order by day"
+        }
     };
-    let statement = format!(
-        "select day, count(*) as users, sum(online_ms)::bigint as online_ms,
-                sum(away_ms)::bigint as away_ms, sum(busy_ms)::bigint as busy_ms,
-                sum(dnd_ms)::bigint as dnd_ms, sum(offline_ms)::bigint as offline_ms
-           from {source} group by day order by day"
-    );
-    let mut query = sqlx::query_as(&statement).bind(days.from).bind(days.to);
+    let mut query = sqlx::query_as(statement).bind(days.from).bind(days.to);
     for word in days.zone.into_iter().chain(days.user.map(UserId::as_str)) {
         query = query.bind(word);
     }
     query.fetch_all(pool).await.map_err(told)
-}
-
-/// Everybody's together: the sums are made where the rows are.
-async fn totals(pool: &PgPool, days: &Days<'_>) -> Result<Vec<Day>, Error> {
-    let query = sqlx::query_as("select * from analytics.status_daily_totals($1, $2)");
-    query.bind(days.from).bind(days.to).fetch_all(pool).await.map_err(told)
 }

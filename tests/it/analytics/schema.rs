@@ -212,6 +212,27 @@ async fn the_sums_of_days_are_those_of_everybodys_days() {
     assert_eq!(days[0], days[1], "seed {seed}");
     let today = told.each_ref().map(|days| days.last().unwrap());
     assert_eq!((today[0].0, today[0].1), (today[1].0, today[1].1));
+    for zone in ["UTC", "Pacific/Auckland"] {
+        let window = format!("'{}', '{}', '{zone}'", told[0][0].0, today[0].0);
+        let one_by_one = format!(
+            "select day, count(*), sum(online_ms)::bigint, sum(away_ms)::bigint,
+                    sum(busy_ms)::bigint, sum(dnd_ms)::bigint, sum(offline_ms)::bigint
+               from analytics.status_daily({window}) group by day order by day"
+        );
+        let together = format!("select * from analytics.status_daily_totals({window})");
+        let one_by_one: Vec<Sums> =
+            sqlx::query_as(&one_by_one).fetch_all(&mut analyst).await.unwrap();
+        let together: Vec<Sums> = sqlx::query_as(&together).fetch_all(&mut analyst).await.unwrap();
+        assert!(one_by_one.len() > 1 && one_by_one.len() == together.len(), "{together:?}");
+        for (one, other) in one_by_one.iter().zip(&together) {
+            assert_eq!((one.0, one.1), (other.0, other.1), "seed {seed}");
+            let parts = |sums: &Sums| [sums.2, sums.3, sums.4, sums.5, sums.6];
+            for (one, other) in parts(one).into_iter().zip(parts(other)) {
+                // Each is cut to whole milliseconds before it is added, or afterwards.
+                assert!((0..=8).contains(&(other - one)), "{zone} {one} {other}, seed {seed}");
+            }
+        }
+    }
     analyst.close().await.unwrap();
     world.finish().await;
 }
