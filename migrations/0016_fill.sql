@@ -1,7 +1,9 @@
 -- A build folds everybody one after the other, as at the head with which it begins, before it
 -- follows the log page by page: a user's rows are written once, together, in the order of the key.
 -- `filled_to`: nothing of users numbered above it is in yet; null: everybody is in.
-alter table view_version add column filled_to bigint;
+-- A node of an earlier release does not know of it: whatever it does, nobody is shown such a build.
+alter table view_version add column filled_to bigint,
+    add constraint view_version_filled check (state <> 'live' or filled_to is null);
 
 -- A user's span as a box that no other user's meets: one axis numbers users, the other counts
 -- microseconds, which a float holds exactly until 2285. It ends one microsecond before the next
