@@ -56,6 +56,11 @@ impl Viewer {
         }
     }
 
+    /// Whether an invisible user is so to this caller.
+    pub fn is_hidden(&self, user: &UserId, invisible: bool) -> bool {
+        invisible && self.audience(user) == Audience::Others
+    }
+
     fn sees(&self, seen: Seen<'_>) -> bool {
         self.knows(seen.user_no, seen.state.invisible)
     }

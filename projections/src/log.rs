@@ -63,6 +63,11 @@ pub struct Page {
 const COMMON: [&str; 4] =
     ["session_opened", "session_closed", "session_expired", "activity_changed"];
 
+/// The condition of that index, word for word: else no plan uses it.
+fn rare() -> String {
+    format!("type not in ('{}')", COMMON.join("', '"))
+}
+
 /// Which of the two classes of events are wanted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Classes {
@@ -135,10 +140,10 @@ impl Filter {
         };
         if let Some(types) = &self.types {
             query.push(" and e.type = any (").push_bind(types).push("::text[]::event_type[])");
-            let rare = |name: &String| name != HEARTBEAT && !COMMON.contains(&name.as_str());
-            if types.iter().all(rare) {
+            let is_rare = |name: &String| name != HEARTBEAT && !COMMON.contains(&name.as_str());
+            if types.iter().all(is_rare) {
                 // In these words there is an index of what is rare.
-                query.push(format!(" and e.type not in ('{}')", COMMON.join("', '")));
+                query.push(" and e.").push(rare());
             }
         }
         for (column, numbers) in [("user_no", &self.users), ("actor_no", &self.actors)] {
@@ -208,4 +213,15 @@ pub async fn numbers(pool: &PgPool, users: &[UserId]) -> Result<Vec<UserNo>, Err
             .fetch_all(pool)
             .await?;
     Ok(numbers.into_iter().map(UserNo).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_rare_is_asked_for_in_the_words_of_its_index() {
+        let index = include_str!("../../migrations/0016_fill.sql");
+        assert!(index.contains(&format!("    where {};", rare())), "{}", rare());
+    }
 }

@@ -22,7 +22,7 @@ use crate::revocation::{self, Revocation};
 use crate::roster::Roster;
 use crate::shared::{OnRevoked, Shared};
 use crate::store::{Asked, Executed, PresenceStore};
-use crate::{Error, follow, hint, leaves, load, policy, repair, tail, ticket};
+use crate::{Error, follow, hint, history, leaves, load, policy, repair, tail, ticket};
 
 /// How long a shutdown tries to append what was accepted, if the database is away.
 pub const SHUTDOWN_MAX: Duration = Duration::from_secs(10);
@@ -230,7 +230,7 @@ impl Realm {
     /// Waits, bounded, until all is in memory that other nodes have appended by now. Where the
     /// database cannot be asked, what was heard is all that is known.
     pub async fn hear_others(&self) {
-        match tail::head(&self.shared.pool).await {
+        match history::head(&self.shared.pool).await {
             Ok(head) => {
                 self.reached(head).await;
             }

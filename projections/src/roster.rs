@@ -65,6 +65,11 @@ impl Roster {
         self.users.get(&user).map(|entry| look(&entry))
     }
 
+    /// Whether that user has gone invisible, as far as this node knows.
+    pub fn is_invisible(&self, user: UserNo) -> bool {
+        self.read(user, |entry| entry.state.invisible).unwrap_or_default()
+    }
+
     /// Whose session that is, if it is live as far as this node knows.
     pub fn owner(&self, session: SessionId) -> Option<UserNo> {
         self.sessions.get(&session).map(|user| *user)

@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use domain::{Position, SessionId, Timestamp, UserNo};
-use sqlx::{Connection, PgConnection, PgPool, Row};
+use sqlx::{Connection, PgConnection, Row};
 use tokio_util::sync::CancellationToken;
 
 use crate::db::Database;
@@ -105,12 +105,6 @@ async fn catch_up(shared: &Shared, connection: &mut PgConnection) -> Result<(), 
     }
     shared.roster.advance(head);
     Ok(())
-}
-
-/// The log's newest position.
-pub(crate) async fn head(pool: &PgPool) -> Result<Position, Error> {
-    let mut connection = pool.acquire().await?;
-    Ok(newest(&mut connection).await?.map_or(0, |(head, _)| head))
 }
 
 /// The log's head and the time at which it was written.

@@ -2,9 +2,8 @@
 
 use axum::extract::State;
 use axum::response::Response;
-use domain::{Audience, GroupName, Position, UserId, UserNo};
+use domain::{GroupName, Position, UserId, UserNo};
 use projections::groups::{GROUPS_OF_USER_MAX, Joined, MEMBERS_MAX};
-use projections::roster::Entry;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
@@ -144,11 +143,8 @@ pub async fn status(
     let mut members = app.groups.named(&group).await?;
     // Who is there for as long as a session lives is live.
     members.retain(|member| {
-        let invisible = |entry: &Entry| entry.state.invisible;
-        let entitled = viewer.audience(&member.user_id) == Audience::Entitled;
-        !member.visits
-            || entitled
-            || app.realm.roster().read(member.user_no, invisible) != Some(true)
+        let invisible = app.realm.roster().is_invisible(member.user_no);
+        !(member.visits && viewer.is_hidden(&member.user_id, invisible))
     });
     let start = members.partition_point(|member| Some(&member.user_id) <= after.as_ref());
     let page = members.get(start..).unwrap_or_default();

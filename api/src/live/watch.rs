@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use domain::{Audience, GroupName, Position, UserId, UserNo};
+use domain::{GroupName, Position, UserId, UserNo};
 use projections::groups::Members;
 use projections::realm::{Consistency, Seen};
 
@@ -187,9 +187,8 @@ impl App {
         let position = self.realm.position();
         let look = |seen: Seen<'_>| {
             let named = watched.everybody || watched.users.contains(seen.user_id);
-            let known = named
-                || viewer.audience(seen.user_id) == Audience::Entitled
-                || watched.members.shows(seen.user_no, seen.state.invisible);
+            let hidden = viewer.is_hidden(seen.user_id, seen.state.invisible);
+            let known = named || watched.members.shows(seen.user_no, hidden);
             let told = known && wanted(seen.user_no, seen.user_id);
             told.then(|| viewer.status(seen)).flatten()
         };

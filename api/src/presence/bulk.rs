@@ -1,7 +1,6 @@
 //! Many statuses at once: by name, by status, counted.
 
-use std::cmp::Ordering;
-use std::collections::BinaryHeap;
+use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hasher};
 
 use axum::extract::State;
@@ -202,55 +201,31 @@ pub(crate) fn matches(given: &HeaderValue, tag: &str) -> bool {
     given.trim() == "*" || given.split(',').any(|other| opaque(other) == opaque(tag))
 }
 
-/// A status in the order of its user's name.
-struct ByName(StatusBody);
-
-impl Ord for ByName {
-    fn cmp(&self, other: &Self) -> Ordering {
-        self.0.user_id.cmp(&other.0.user_id)
-    }
-}
-
-impl PartialOrd for ByName {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl PartialEq for ByName {
-    fn eq(&self, other: &Self) -> bool {
-        self.cmp(other) == Ordering::Equal
-    }
-}
-
-impl Eq for ByName {}
-
 async fn list(app: &App, caller: &Caller, query: &ManyQuery) -> Result<Response, Problem> {
     let limit = page_limit(query.limit)?;
     let after = query.cursor.as_deref().map(str::parse::<UserId>).transpose();
     let after = after.map_err(|_| Problem::invalid_parameter("cursor is none of ours"))?;
     app.realm.refresh_doubtful().await?;
     let wanted: Option<domain::Status> = query.status.map(domain::Status::from);
-    // One more than the page, the last by name on top, which gives way to whoever comes before it.
-    let mut first: BinaryHeap<ByName> = BinaryHeap::with_capacity(limit + 2);
+    // One more than the page; the last by name gives way to whoever comes before it.
+    let mut first: BTreeMap<UserId, StatusBody> = BTreeMap::new();
     let viewer = app.viewer(caller).await?;
     app.realm.each(|seen| {
         let full = first.len() > limit;
         if after.as_ref().is_some_and(|after| seen.user_id <= after)
-            || full && first.peek().is_some_and(|last| *seen.user_id >= last.0.user_id)
+            || full && first.last_key_value().is_some_and(|(last, _)| seen.user_id >= last)
         {
             return;
         }
         let Some(status) = viewer.listed(seen) else { return };
         if wanted.is_none_or(|wanted| wanted == status) {
-            first.extend(viewer.status(seen).map(ByName));
+            first.extend(viewer.status(seen).map(|status| (seen.user_id.clone(), status)));
             if first.len() > limit + 1 {
-                first.pop();
+                first.pop_last();
             }
         }
     });
-    let mut found: Vec<StatusBody> =
-        first.into_sorted_vec().into_iter().map(|status| status.0).collect();
+    let mut found: Vec<StatusBody> = first.into_values().collect();
     let more = found.len() > limit;
     found.truncate(limit);
     let last = found.last().filter(|_| more).map(|status| status.user_id.to_string());

@@ -28,7 +28,7 @@ pub async fn step(
     let taken = fold(&mut transaction, target, position, &users).await?;
     sqlx::query(
         "update view_version set filled_to = $3, moved_at = clock_timestamp()
-                  where view = $1 and version = $2",
+          where view = $1 and version = $2",
     )
     .bind(target.view.name)
     .bind(target.version)

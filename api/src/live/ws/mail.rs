@@ -113,8 +113,8 @@ impl Mail {
         let to = match (sent.to, sent.group) {
             (Some(to), None) => {
                 let user = app.known_user(&to).await?;
-                let invisible = app.realm.roster().read(user, |entry| entry.state.invisible);
-                if !app.viewer(caller).await?.knows(user, invisible.unwrap_or_default()) {
+                let invisible = app.realm.roster().is_invisible(user);
+                if !app.viewer(caller).await?.knows(user, invisible) {
                     return Err(Problem::user_not_found());
                 }
                 To::Person(user)
