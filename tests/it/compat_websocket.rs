@@ -135,8 +135,8 @@ async fn an_invisible_visitor_is_in_a_consultation_for_the_entitled_alone() {
     let group = "/v1/groups/consultation:77/status";
     let total = async |client: &Client| client.get(group).await.expect(200)["total"].clone();
     let ivans = connect(&world.at_node(&ivan, 1), path).await;
-    let service = world.service();
-    eventually("he is there", async || total(&service).await == 2).await;
+    eventually("this node knows of him", async || ivan.get(group).await.status == 200).await;
+    assert_eq!(total(&world.service()).await, 2);
     assert_eq!(total(&ivan).await, 2, "he himself knows");
     // Somebody else comes, and is told of; by then he would have been.
     let cleos = connect(&world.user("cleo"), path).await;

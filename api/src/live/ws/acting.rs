@@ -10,7 +10,7 @@ use super::connection::Connection;
 use super::frames::{ClientFrame, Resume, Said, ServerFrame};
 use super::login::{self, Login};
 use super::mail::Sent;
-use super::style::Style;
+use super::style::{Replaced, Style};
 use super::watching::{Failed, Watching, named};
 use super::wire::End;
 use crate::limits::REQUEST_TIME_MAX;
@@ -142,27 +142,16 @@ impl Connection {
             self.heard = login::last_seen(&self.app, login);
             login::leave(&self.app, before, End::Closed, None).await;
         }
-        let (app, login) = (&self.app, self.login);
-        begin::say_hello(app, &self.caller, &mut self.wire, login, resumed.from).await?;
-        self.settle_in().await?;
+        self.settle_in(resumed.from).await?;
         Ok(())
     }
 
-    /// What clients of the replaced system have without asking: a group, and who is there.
-    pub(super) async fn settle_in(&mut self) -> Result<(), End> {
-        let Style::Replaced(replaced) = &self.style else { return Ok(()) };
-        if let Some(group) = replaced.group.clone() {
-            let Self { app, caller, login, .. } = self;
-            let entered = match login::enter(app, caller, login, &group).await {
-                Ok(()) => self.mail.listen_to(&group),
-                Err(problem) => Err(problem),
-            };
-            if let Err(problem) = entered {
-                self.wire.refuse(None, &problem).await?;
-                let unavailable = problem.status().is_server_error();
-                return Err(if unavailable { End::Unavailable } else { End::Unwelcome });
-            }
-        }
+    /// Says `hello`, with all that clients of the replaced system have without asking: they may
+    /// make use of their group as soon as they are greeted.
+    pub(super) async fn settle_in(&mut self, from: Option<Position>) -> Result<(), End> {
+        self.enter().await?;
+        let Self { app, caller, wire, login, .. } = self;
+        begin::say_hello(app, caller, wire, *login, from).await?;
         // One who comes back may believe anything of anybody.
         match self.watch_by_itself(self.login.resumed).await {
             Ok(()) => Ok(()),
@@ -172,6 +161,21 @@ impl Connection {
                 Err(End::Unavailable)
             }
         }
+    }
+
+    /// Into the group that the connection is for.
+    async fn enter(&mut self) -> Result<(), End> {
+        let Style::Replaced(Replaced { group: Some(group), .. }) = &self.style else {
+            return Ok(());
+        };
+        let Self { app, caller, login, .. } = self;
+        let entered = match login::enter(app, caller, login, group).await {
+            Ok(()) => self.mail.listen_to(group),
+            Err(problem) => Err(problem),
+        };
+        let Err(problem) = entered else { return Ok(()) };
+        self.wire.refuse(None, &problem).await?;
+        Err(if problem.status().is_server_error() { End::Unavailable } else { End::Unwelcome })
     }
 
     async fn watch_by_itself(&mut self, all: bool) -> Result<(), Failed> {

@@ -1,4 +1,4 @@
-//! How a connection begins: with a session resumed or opened, and `hello`.
+//! How a connection begins: with a session resumed or opened, then `hello`.
 
 use axum::http::StatusCode;
 use domain::Position;
@@ -38,9 +38,7 @@ pub(super) async fn begin(
         said = timeout(RESUME_WAIT, first_frame(wire, style)) => said.ok().transpose()?,
     };
     let begun = timeout(REQUEST_TIME_MAX, begin_with(app, caller, wire, said)).await;
-    let begun = begun.map_err(|_| End::Unavailable)??;
-    say_hello(app, caller, wire, begun.login, begun.resume_from).await?;
-    Ok(begun)
+    begun.map_err(|_| End::Unavailable)?
 }
 
 async fn first_frame(wire: &mut Wire, style: &Style) -> Result<Said, End> {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::extract::ws::{Utf8Bytes, WebSocket};
-use domain::{Policy, Timestamp};
+use domain::{Policy, Position, Timestamp};
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
@@ -60,7 +60,7 @@ pub(super) async fn serve(app: App, caller: Caller, socket: WebSocket, place: Pl
                 wire,
                 login,
             };
-            connection.run(first).await;
+            connection.run(resume_from, first).await;
         }
     }
     drop((place, counted));
@@ -109,8 +109,8 @@ enum Woken {
 }
 
 impl Connection {
-    async fn run(mut self, first: Option<Said>) {
-        let end = self.serve(first).await;
+    async fn run(mut self, resume_from: Option<Position>, first: Option<Said>) {
+        let end = self.serve(resume_from, first).await;
         let Self { app, mut wire, holder, login, heard, .. } = self;
         if end == End::Closed {
             // Who takes a session over on another node closes the way on which it was here.
@@ -127,8 +127,8 @@ impl Connection {
         futures::future::join(leave, wire.close(end)).await;
     }
 
-    async fn serve(&mut self, first: Option<Said>) -> End {
-        if let Err(end) = self.settle_in().await {
+    async fn serve(&mut self, resume_from: Option<Position>, first: Option<Said>) -> End {
+        if let Err(end) = self.settle_in(resume_from).await {
             return end;
         }
         if let Some(said) = first
