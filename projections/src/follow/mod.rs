@@ -34,8 +34,6 @@ const REST_MAX: Duration = Duration::from_secs(5);
 /// How long a live view rests after a page, in terms of the time that was appended meanwhile:
 /// nobody has to wait for it, as answers are folded from the log where it is behind.
 const REST_LIVE: u32 = 4;
-/// The same for a build, which somebody waits for.
-const REST_BUILDING: u32 = 1;
 /// Between two attempts while the database cannot be reached.
 const RETRY_PAUSE: Duration = Duration::from_millis(500);
 
@@ -91,18 +89,16 @@ async fn round(
         let appending = shared.appending();
         if follow(database, connection, version).await? == Step::More {
             more = Step::More;
-            // Whoever writes comes first. Where nobody does, there is nothing to rest for.
-            let rest = shared.appending().saturating_sub(appending) * rest_of(version.state);
+            // Whoever writes comes before a live view, and shares with a build, which somebody
+            // waits for. Where nobody writes, there is nothing to rest for.
+            let rests = if version.state == State::Live { REST_LIVE } else { 0 };
+            let rest = shared.appending().saturating_sub(appending) * rests;
             if stop.run_until_cancelled(tokio::time::sleep(rest.min(REST_MAX))).await.is_none() {
                 break;
             }
         }
     }
     Ok(more)
-}
-
-fn rest_of(state: State) -> u32 {
-    if state == State::Building { REST_BUILDING } else { REST_LIVE }
 }
 
 async fn follow(

@@ -194,7 +194,7 @@ async fn the_sums_of_days_are_those_of_everybodys_days() {
         // Sessions last over midnight, and further for those who go on.
         let lasting = json!({ "lease_ms": 3_600_000 });
         world.admin().put("/v1/policy", lasting).await.expect(200);
-        world.outage(std::time::Duration::from_hours(11)).await;
+        world.outage(std::time::Duration::from_hours(17)).await;
     }
     tests::fold::caught_up(&world.pool).await;
     let mut analyst = analyst(&world).await;
