@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use domain::Policy;
 use projections::follow::fill;
-use projections::follow::page::{self, Step, Target};
+use projections::follow::page::{self, Pages, Step, Target};
 use projections::follow::versions::{self, Change};
 use projections::views::VIEWS;
 use serde_json::{Value, json};
@@ -103,17 +103,19 @@ async fn at_every_position_every_view_is_what_the_log_folds_to() {
             let target = Target { view, version };
             // From the first event on, as what is live at first was built.
             begin_at(&world, target, 0, None).await;
-            follow_by(&world, &mut connection, target, page_events).await;
+            let pages = Pages { events: page_events, ..Pages::LIVE };
+            follow_by(&world, &mut connection, target, pages).await;
+            versions::change(&database, view, Change::Abandon).await.unwrap().unwrap();
+            let version = versions::change(&database, view, Change::Build).await.unwrap().unwrap();
+            let target = Target { view, version };
+            // As a build begins, but those that begin with people do so in the middle.
+            let begin = if view.fills { (middle, Some(0)) } else { (0, None) };
+            begin_at(&world, target, begin.0, begin.1).await;
             if view.fills {
-                let change = versions::change(&database, view, Change::Abandon);
-                change.await.unwrap().unwrap();
-                let built = versions::change(&database, view, Change::Build);
-                let target = Target { view, version: built.await.unwrap().unwrap() };
-                // As a build begins, but in the middle.
-                begin_at(&world, target, middle, Some(0)).await;
                 fill_by(&world, &mut connection, target, page_events).await;
-                follow_by(&world, &mut connection, target, page_events).await;
             }
+            let pages = Pages { events: page_events, ..Pages::BUILD };
+            follow_by(&world, &mut connection, target, pages).await;
         }
         connection.close().await.unwrap();
         world.finish().await;
@@ -151,11 +153,14 @@ async fn fill_by(world: &World, connection: &mut PgConnection, target: Target, e
     assert_eq!(over, Step::Taken, "it is filled once");
 }
 
-async fn follow_by(world: &World, connection: &mut PgConnection, target: Target, events: i64) {
+async fn follow_by(world: &World, connection: &mut PgConnection, target: Target, pages: Pages) {
     let mut step = Step::More;
     while step == Step::More {
-        step = page::step(connection, target, events).await.unwrap();
-        assert!(check_so_far(world, target).await);
+        step = page::step(connection, target, pages).await.unwrap();
+        // Sessions are written ahead: as they end, not as the page knows them.
+        if step == Step::Idle || !pages.ahead || target.view.name != "session_span" {
+            assert!(check_so_far(world, target).await);
+        }
     }
 }
 

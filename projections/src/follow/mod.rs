@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 use crate::Error;
 use crate::db::Database;
 use crate::shared::Shared;
-use page::{PAGE_EVENTS, REBUILD_PAGE_EVENTS, Step, Target};
+use page::{Pages, Step, Target};
 use versions::{State, Version};
 
 /// After a hint, before a look: what is written meanwhile comes in the same page.
@@ -109,16 +109,16 @@ async fn follow(
     let target = Target { view: version.view, version: version.version };
     match version.state {
         State::Building if version.filling.is_some() => {
-            fill::step(connection, target, REBUILD_PAGE_EVENTS).await
+            fill::step(connection, target, Pages::BUILD.events).await
         }
         State::Building => {
-            let step = page::step(connection, target, REBUILD_PAGE_EVENTS).await?;
+            let step = page::step(connection, target, Pages::BUILD).await?;
             if step == Step::Idle {
                 swap::swap(database, target).await?;
             }
             Ok(step)
         }
-        State::Live => page::step(connection, target, PAGE_EVENTS).await,
+        State::Live => page::step(connection, target, Pages::LIVE).await,
         State::Stopped | State::Kept => Ok(Step::Idle),
     }
 }

@@ -8,11 +8,23 @@ use sqlx::{Connection, Row};
 use crate::views::View;
 use crate::{Error, tail};
 
-/// Transitions in one page of a live view: a tenth of a second's work, as others wait for the
-/// processor meanwhile.
-pub const PAGE_EVENTS: i64 = 2_000;
-/// Transitions in one page of a rebuild: fewer, larger transactions.
-pub const REBUILD_PAGE_EVENTS: i64 = 100_000;
+/// How a version takes pages in.
+#[derive(Debug, Clone, Copy)]
+pub struct Pages {
+    /// Transitions in one page.
+    pub events: i64,
+    /// Whether rows are written as the log's head knows them, not as the page does: once, where
+    /// page by page they would be written when something begins and again when it ends. Nobody may
+    /// be shown them before the page at the head is in.
+    pub ahead: bool,
+}
+
+impl Pages {
+    /// Of a live view: a tenth of a second's work, as others wait for the processor meanwhile.
+    pub const LIVE: Self = Self { events: 2_000, ahead: false };
+    /// Of a build: fewer, larger transactions.
+    pub const BUILD: Self = Self { events: 100_000, ahead: true };
+}
 
 /// What one step did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,12 +51,11 @@ pub struct Target {
 pub async fn step(
     connection: &mut PgConnection,
     target: Target,
-    page_events: i64,
+    mut pages: Pages,
 ) -> Result<Step, Error> {
-    let mut events = page_events.max(1);
     loop {
-        match page(connection, target, events).await {
-            Err(error) if is_poison(&error) && events > 1 => events /= 2,
+        match page(connection, target, pages).await {
+            Err(error) if is_poison(&error) && pages.events > 1 => pages.events /= 2,
             Err(error) if is_poison(&error) => {
                 return set_aside(connection, target, &error).await;
             }
@@ -54,7 +65,7 @@ pub async fn step(
 }
 
 /// One page, checkpoint included, in one transaction.
-async fn page(connection: &mut PgConnection, target: Target, events: i64) -> Result<Step, Error> {
+async fn page(connection: &mut PgConnection, target: Target, pages: Pages) -> Result<Step, Error> {
     let mut transaction = connection.begin().await?;
     let Some(from) = lock(&mut transaction, target).await? else { return Ok(Step::Taken) };
     let newest = tail::newest(&mut transaction).await?;
@@ -63,8 +74,8 @@ async fn page(connection: &mut PgConnection, target: Target, events: i64) -> Res
         transaction.rollback().await?;
         return Ok(Step::Idle);
     };
-    let to = end_of_page(&mut transaction, from, head, events).await?;
-    apply(&mut transaction, target, from, to).await?;
+    let to = end_of_page(&mut transaction, from, head, pages.events).await?;
+    apply(&mut transaction, target, from, to, if pages.ahead { head } else { to }).await?;
     sqlx::query(
         "update view_version set position = $3, moved_at = clock_timestamp(),
                 applied_to = case when $4 then $5 else applied_to end
@@ -112,12 +123,14 @@ async fn end_of_page(
     Ok(end.unwrap_or(head))
 }
 
-/// Applies a page to a version of a view. The caller holds its checkpoint.
+/// Applies a page to a version of a view, by what is known at a position not before its end. The
+/// caller holds the checkpoint.
 pub(crate) async fn apply(
     connection: &mut PgConnection,
     Target { view, version }: Target,
     from: Position,
     to: Position,
+    known: Position,
 ) -> Result<(), Error> {
     let waiting: Vec<i64> = sqlx::query_scalar(
         "select distinct user_no from dead_letter where view = $1 and version = $2",
@@ -135,7 +148,8 @@ pub(crate) async fn apply(
     anew.retain(|user| !waiting.contains(user));
     let apart: Vec<i64> = waiting.iter().chain(&anew).copied().collect();
     for apply in view.apply {
-        run(connection, &View::statement(apply, version), from, to, &apart).await?;
+        let statement = View::statement(apply, version).replace("{known}", &known.to_string());
+        run(connection, &statement, from, to, &apart).await?;
     }
     fold_anew(connection, Target { view, version }, from, to, &anew).await
 }

@@ -40,7 +40,7 @@ async fn attempt(connection: &mut PgConnection, target: Target) -> Result<(), Er
     let (Some((old, _, live_at)), Some((_, _, ours_at))) = (live, ours) else { return Ok(()) };
     // What the live one has shown already is never taken back.
     if ours_at < live_at {
-        page::apply(&mut transaction, target, *ours_at, *live_at).await?;
+        page::apply(&mut transaction, target, *ours_at, *live_at, *live_at).await?;
     }
     sqlx::query("select show_view($1, $2)")
         .bind(view.name)

@@ -2,8 +2,10 @@
 //!
 //! Every statement takes the page as `$1 < position <= $2`. `$3` are users: of `apply` those to be
 //! left out, of `forget` and `anew` those who are folded from the whole of their log instead.
-//! `{v}` stands for the version of the view; in `forget` and `anew`, `{upto}` for the position up
-//! to which users are folded, and `{sign}` for taking out or putting in, where sums are kept.
+//! `{v}` stands for the version of the view; in `apply`, `{known}` for the position by which ends
+//! may be known, that of the page's end or beyond it; in `forget` and `anew`, `{upto}` for the
+//! position up to which users are folded, and `{sign}` for taking out or putting in, where sums are
+//! kept.
 
 /// One view.
 #[derive(Debug)]
