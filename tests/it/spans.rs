@@ -253,3 +253,40 @@ async fn everybody_at_an_instant_is_the_same_before_and_after_the_view_has_follo
     assert_eq!(pairs, expected.each_ref().map(|(user, status)| (user, status)));
     world.finish().await;
 }
+
+/// Imported sessions of eve, each by the hours of its ends.
+async fn visits(world: &World, hours: &[(u32, u32)]) {
+    let mut lines = Vec::new();
+    for (opened, closed) in hours {
+        let session = Uuid::now_v7();
+        for (name, hour) in [("session_opened", opened), ("session_closed", closed)] {
+            let line = json!({ "type": name, "user_id": "eve", "session_id": session,
+                               "occurred_at": format!("2020-01-01T{hour:02}:00:00Z") });
+            lines.push(line.to_string());
+        }
+    }
+    let kind = "application/x-ndjson";
+    let report = world.admin().post_raw("/v1/import", kind, lines.join("\n")).await.expect(200);
+    assert_eq!(report["imported"], lines.len());
+}
+
+#[tokio::test]
+async fn what_was_at_an_instant_does_not_change_with_what_came_later() {
+    let world = World::start().await;
+    // Logged in and out within one instant: of that no span is made.
+    visits(&world, &[(8, 9), (12, 12)]).await;
+    let at = async || {
+        let path = "/v1/users/eve/status?at=2020-01-01T13:00:00Z";
+        world.auditor().get(path).await.expect(200)
+    };
+    let before = at().await;
+    assert_eq!(
+        (&before["status"], &before["since"], &before["settled"]),
+        (&json!("offline"), &json!("2020-01-01T09:00:00.000000Z"), &json!(true))
+    );
+    let everybody = world.auditor().get("/v1/status?at=2020-01-01T13:00:00Z").await.expect(200);
+    assert_eq!(everybody["items"][0]["since"], before["since"]);
+    visits(&world, &[(14, 15)]).await;
+    assert_eq!(at().await, before);
+    world.finish().await;
+}

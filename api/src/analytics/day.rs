@@ -187,6 +187,10 @@ pub async fn day(
     let next = date.checked_add_days(Days::new(1)).ok_or_else(out_of_range)?;
     let window = Window { from: params::midnight(date, zone), to: params::midnight(next, zone) };
     crate::presence::as_of::check(window.from).map_err(|_| out_of_range())?;
+    if window.from == window.to {
+        let detail = format!("date: {} has no {date}", zone.name());
+        return Err(Problem::rule("invalid_value", detail));
+    }
     let user = must_be_seen(&app, &query.user).await?;
     let views = views(&app, &["status_span", "session_span"], query.min_position).await?;
     let pool = app.realm.analysis();

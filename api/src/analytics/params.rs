@@ -92,12 +92,15 @@ fn edge(name: &str, text: &str, zone: Tz) -> Result<Timestamp, Problem> {
     as_of::check(instant.with_timezone(&Utc))
 }
 
-/// When a day begins in a zone; where midnight is skipped, at the first instant after it.
+/// When a day begins in a zone; where midnight is skipped, at the first instant after it. A day
+/// that is skipped whole, as in Samoa in 2011, is over when it begins.
 pub fn midnight(day: NaiveDate, zone: Tz) -> Timestamp {
-    let begins = (0..24).find_map(|hour| {
+    let hour = |(day, hour): (NaiveDate, u32)| {
         let time = NaiveTime::from_hms_opt(hour, 0, 0)?;
         zone.from_local_datetime(&day.and_time(time)).earliest()
-    });
+    };
+    let begins = day.iter_days().take(2).flat_map(|day| (0..24).map(move |hour| (day, hour)));
+    let begins = { begins }.find_map(hour);
     begins.map_or_else(|| day.and_time(NaiveTime::MIN).and_utc(), |at| at.with_timezone(&Utc))
 }
 
@@ -163,6 +166,14 @@ mod tests {
         let santiago = zone(Some("America/Santiago")).unwrap();
         let day = NaiveDate::from_ymd_opt(2025, 9, 7).unwrap();
         assert_eq!(midnight(day, santiago), at("2025-09-07T04:00:00Z"));
+    }
+
+    #[test]
+    fn a_day_that_is_skipped_whole_is_over_when_it_begins() {
+        let apia = zone(Some("Pacific/Apia")).unwrap();
+        let day = NaiveDate::from_ymd_opt(2011, 12, 30).unwrap();
+        assert_eq!(midnight(day, apia), at("2011-12-30T10:00:00Z"));
+        assert_eq!(midnight(day.succ_opt().unwrap(), apia), midnight(day, apia));
     }
 
     #[test]

@@ -154,8 +154,11 @@ async fn reckon(
         .iter()
         .zip(found)
         .map(|(&(status, since), found)| {
-            let reckoned = found.filter(|(_, then)| (since..=at).contains(then));
-            let settled = in_time && reckoned.is_none_or(|(then, _)| then == status);
+            let later = |&(then, began): &(Status, Timestamp)| {
+                then != status && (since..=at).contains(&began)
+            };
+            let reckoned = found.filter(later);
+            let settled = in_time && reckoned.is_none();
             let (status, since) = reckoned.unwrap_or((status, since));
             (status, since, settled)
         })

@@ -182,6 +182,7 @@ async fn windows_have_limits_and_an_order() {
         ("day?user=analyst", 404, "user_not_found"),
         ("day", 400, "missing_parameter"),
         ("day?user=ana&date=x", 400, "invalid_parameter"),
+        ("day?user=ana&date=2011-12-30&zone=Pacific/Apia", 422, "invalid_value"),
     ] {
         analyst.get(&format!("/v1/analytics/{query}")).await.problem(status, code);
     }

@@ -91,9 +91,15 @@ pub fn draw(
 
 fn band(sheet: &Sheet<'_>, items: &[DayItem], time: Time, now: Timestamp) -> Drawn {
     let frame = sheet.frame;
-    for item in items {
+    let edges = |item: &DayItem| {
         let from = time.x(item.from.0, frame);
-        let to = time.x(item.to.map_or(now, |to| to.0), frame).max(from + 1);
+        (from, time.x(item.to.map_or(now, |to| to.0), frame).max(from + 1))
+    };
+    // What is short is drawn over what is long: else its one pixel would be its neighbour's.
+    let is_short = |item: &DayItem| edges(item).1 - edges(item).0 == 1;
+    let (short, long): (Vec<_>, Vec<_>) = items.iter().partition(|item| is_short(item));
+    for item in long.into_iter().chain(short) {
+        let (from, to) = edges(item);
         let status = item.status.into();
         sheet.rect((from, frame.top), (to, frame.top + BAND), color(status))?;
     }

@@ -78,11 +78,14 @@ fn place(day: NaiveDate, time: Time, frame: Frame) -> (i32, i32) {
     (left + spare, right - spare)
 }
 
-/// Days are named below the middle of their bars, as long as there are not too many.
+/// Days are named below the middle of their bars: all, as long as there are not too many.
 fn ticks(time: Time, frame: Frame, items: &[TimeItem]) -> Vec<(i32, String)> {
-    let length = time.window.to - time.window.from;
-    if length.num_days() > 12 {
-        return time.ticks(frame, 12);
+    let days = (time.window.to - time.window.from).num_days();
+    if days > 12 {
+        let half = (frame.right - frame.left) / (2 * days as i32);
+        let middle = |(x, words): (i32, String)| (x + half, words);
+        let begun = time.ticks(frame, 12).into_iter().filter(|(x, _)| *x < frame.right);
+        return begun.map(middle).collect();
     }
     let tick = |item: &TimeItem| {
         let (left, right) = place(item.day, time, frame);
