@@ -88,7 +88,8 @@ pub struct HeatmapBody {
     views: FreshnessBody,
 }
 
-/// How many people were in a status on average, by hour and weekday, as others were shown them.
+/// How many people were in a status on average, by hour and weekday, as others were shown them:
+/// counted every 5 minutes.
 /// As JSON, CSV, Parquet or a picture.
 #[utoipa::path(get, path = "/v1/analytics/heatmap", tag = "Analytics",
     operation_id = "get_heatmap",

@@ -89,8 +89,8 @@ pub struct OccupancyBody {
     views: FreshnessBody,
 }
 
-/// How many people were in each status, as others were shown them. As JSON, CSV, Parquet or a
-/// picture.
+/// How many people were in each status when each bucket began, as others were shown them. As JSON,
+/// CSV, Parquet or a picture, which draws means where there are more buckets than it has room for.
 #[utoipa::path(get, path = "/v1/analytics/occupancy", tag = "Analytics",
     operation_id = "get_occupancy",
     params(OccupancyQuery),
