@@ -33,7 +33,7 @@ async fn the_analyst_reads_the_schema_analytics_and_nothing_else() {
     }
     let calls = [
         "select * from occupancy(now() - interval '1 hour', now(), interval '5 minutes')",
-        "select * from analytics.status_daily(current_date - 1, current_date + 1, 'Europe/Berlin')",
+        "select * from analytics.status_daily(current_date - 1, current_date + 2, 'Europe/Berlin')",
     ];
     for call in calls {
         assert!(!analyst.fetch_all(call).await.unwrap().is_empty(), "{call}");
