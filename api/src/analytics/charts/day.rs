@@ -147,3 +147,39 @@ fn lanes(sessions: &[DaySession], now: Timestamp) -> Vec<Vec<&DaySession>> {
     }
     lanes.into_iter().map(|(_, lane)| lane).collect()
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+    use crate::shapes::Instant;
+
+    #[test]
+    fn half_a_minute_is_seen_beside_hours() {
+        let at = |time: &str| format!("2026-09-04T{time}Z").parse().unwrap();
+        let (from, to) = (at("00:00:00"), "2026-09-05T00:00:00Z".parse().unwrap());
+        let edges = [from, at("18:00:05"), at("18:00:35"), to];
+        let statuses = [Status::Offline, Status::Online, Status::Offline];
+        let item = |(edges, status): (&[Timestamp], Status)| DayItem {
+            status: status.into(),
+            from: Instant(edges[0]),
+            to: Some(Instant(edges[1])),
+            cause: None,
+        };
+        let items: Vec<DayItem> = edges.windows(2).zip(statuses).map(item).collect();
+        let about = About {
+            user: &"ana".parse().unwrap(),
+            date: NaiveDate::from_ymd_opt(2026, 9, 4).unwrap(),
+            window: Window { from, to },
+            zone: Tz::UTC,
+            story: Story::Truth,
+            now: to,
+        };
+        let svg = draw(&items, &[], &about).unwrap();
+        let last = |status| {
+            let RGBColor(red, green, blue) = color(status);
+            svg.rfind(&format!("#{red:02X}{green:02X}{blue:02X}")).unwrap()
+        };
+        assert!(last(Status::Online) > last(Status::Offline), "it is drawn over what is long");
+    }
+}
