@@ -16,8 +16,8 @@ pub(crate) fn import(draft: &mut Draft<'_>, command: &Command) -> Result<Outcome
     Ok(Outcome::Done)
 }
 
-/// Nothing is imported from before it. It is where everybody's history begins that has none yet, and
-/// instants are exact in every view from long before it on.
+/// Nothing is imported from before it. It is where everybody's history begins that has none yet;
+/// in every view instants are exact from long before it on.
 pub const EARLIEST: Timestamp = Timestamp::UNIX_EPOCH;
 
 fn import_line(draft: &mut Draft<'_>, line: &ImportLine) -> Result<(), Refusal> {

@@ -157,7 +157,7 @@ mod tests {
         let mut log = PamLog::new(1999);
         let mut at = |time: &str, what: &str| {
             let line = format!(
-                "{time} desk sshd[1]: pam_unix(sshd:session): session {what} for user ana by (uid=0)"
+                "{time} h sshd[1]: pam_unix(sshd:session): session {what} for user ana by (uid=0)"
             );
             log.parse(1, &line).map(|item| item.unwrap().what)
         };
