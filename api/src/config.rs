@@ -364,7 +364,7 @@ pub struct ImportArgs {
     /// What the file holds
     #[arg(long, value_enum, default_value_t)]
     pub format: ImportFormat,
-    /// The year of a PAM log's first line, whose time stamps have none [default: this year]
+    /// The year of a PAM log's first line, where its time stamps have none [default: this year]
     #[arg(long, value_parser = clap::value_parser!(i32).range(1970..=9999))]
     pub year: Option<i32>,
     /// The database.

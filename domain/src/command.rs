@@ -228,6 +228,9 @@ pub enum Refusal {
     /// An imported line lies at or after the user's first own transition.
     #[error("the line lies at or after this user's first own transition")]
     OverlapsHistory,
+    /// An imported line lies before [`EARLIEST`](crate::import::EARLIEST).
+    #[error("the line lies before 1970-01-01T00:00:00Z")]
+    BeforeEpoch,
     /// An imported line lies in the future.
     #[error("the line lies in the future")]
     InTheFuture,

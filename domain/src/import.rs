@@ -16,8 +16,15 @@ pub(crate) fn import(draft: &mut Draft<'_>, command: &Command) -> Result<Outcome
     Ok(Outcome::Done)
 }
 
+/// Nothing is imported from before it. It is where everybody's history begins that has none yet;
+/// in every view instants are exact from long before it on.
+pub const EARLIEST: Timestamp = Timestamp::UNIX_EPOCH;
+
 fn import_line(draft: &mut Draft<'_>, line: &ImportLine) -> Result<(), Refusal> {
     let state = &draft.state;
+    if line.at < EARLIEST {
+        return Err(Refusal::BeforeEpoch);
+    }
     let imported = state.imported.as_deref();
     if imported.is_some_and(|imported| line.at < imported.until) {
         return Err(Refusal::OutOfOrder);

@@ -91,6 +91,17 @@ impl Database {
         Ok(listener)
     }
 
+    /// Whether a realm lives here, be its schema up to date or not.
+    pub async fn is_made(&self) -> Result<bool, Error> {
+        let mut connection = self.owner().await?;
+        let made = sqlx::query_scalar("select to_regclass($1) is not null")
+            .bind(format!("{SCHEMA}.event"))
+            .fetch_one(&mut connection)
+            .await?;
+        connection.close().await?;
+        Ok(made)
+    }
+
     /// Brings the schema up to date. Safe to run by several nodes at once.
     pub async fn migrate(&self) -> Result<(), Error> {
         let mut connection = self.owner().await?;

@@ -225,6 +225,21 @@ pub async fn session(pool: &PgPool, session: SessionId) -> Result<Option<Session
     Ok(Some(SessionFound::Ended(EndedSession { user_no, ended_at, reason, position })))
 }
 
+/// Whose that session is: live, over, or imported and not ended yet.
+pub async fn session_owner(pool: &PgPool, session: SessionId) -> Result<Option<UserNo>, Error> {
+    let owner: Option<i64> = sqlx::query_scalar(
+        "select user_no from live_session where session_id = $1
+         union all
+         select user_no from ended_session where session_id = $1
+         union all
+         select user_no from imported_session where session_id = $1 limit 1",
+    )
+    .bind(session)
+    .fetch_optional(pool)
+    .await?;
+    Ok(owner.map(UserNo))
+}
+
 /// What the client said of its device at login, of each live session of a user.
 pub async fn devices(
     pool: &PgPool,

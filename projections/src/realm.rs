@@ -92,12 +92,9 @@ impl Realm {
         }
         let (queue, jobs) = Queue::bounded(options.queue_max);
         let pool = database.pool();
-        let shared = Shared::new(
-            pool.clone(),
-            queue.clone(),
-            options.seed.clone().unwrap_or_default(),
-            options.on_revoked,
-        );
+        let policy = policy::read(&pool).await?.or_else(|| options.seed.clone());
+        let policy = policy.unwrap_or_default();
+        let shared = Shared::new(pool.clone(), queue.clone(), policy, options.on_revoked);
         let shared = Arc::new(shared);
         fill(&database, &shared).await?;
         let appender = Appender::new(database.clone(), Arc::clone(&shared), jobs);

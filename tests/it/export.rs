@@ -1,6 +1,10 @@
 //! `rollcall export`: the log in a file, beside a running server and without one.
 
+use std::os::unix::fs::{FileTypeExt, symlink};
+use std::path::Path;
+
 use chrono::TimeDelta;
+use futures::future::join_all;
 use parquet::file::reader::{FileReader, SerializedFileReader};
 use parquet::record::RowAccessor;
 use serde_json::{Value, json};
@@ -8,6 +12,7 @@ use sqlx::{Connection, Executor, PgConnection};
 use tests::World;
 use tests::process::scratch::Scratch;
 use tests::process::{Serve, run};
+use tokio::process::Command;
 use uuid::Uuid;
 
 /// Imported sessions of fifty people, an hour after another: two transitions each.
@@ -70,8 +75,9 @@ async fn every_form_of_a_long_log_is_whole_beside_a_running_server() {
         } else {
             assert_eq!(found, positions, "{form}");
         }
-        assert!(!dir.join(&format!("{form}.part")).exists());
     }
+    let left = std::fs::read_dir(dir.join("")).unwrap().count();
+    assert_eq!(left, 4, "nothing but the four files");
     let all: i64 = sqlx::query_scalar("select count(*) from event where class = 'T'")
         .fetch_one(&world.pool)
         .await
@@ -106,6 +112,56 @@ async fn what_is_exported_can_be_chosen() {
     let nowhere = run(["export", "--database-url", url, "--output", "/nowhere/at/all"]).await;
     assert_eq!(nowhere.code, Some(1));
     assert!(nowhere.err.contains("/nowhere/at/all"), "{}", nowhere.err);
+    world.finish().await;
+}
+
+#[tokio::test]
+async fn a_pipe_is_written_to_and_a_link_stays_a_link() {
+    let world = World::start().await;
+    imported(&world, 3).await;
+    let dir = Scratch::new();
+    let url = &world.database.url;
+    let export = async |name: &Path| {
+        run(["export", "--database-url", url, "-o", name.to_str().unwrap()]).await
+    };
+    let [pipe, file, link, nowhere] =
+        ["pipe", "file", "link", "nowhere"].map(|name| dir.join(name));
+    let all = run(["export", "--database-url", url]).await.ok();
+
+    let mkfifo = Command::new("mkfifo").arg(&pipe).status().await.unwrap();
+    assert!(mkfifo.success());
+    let (ran, read) = tokio::join!(export(&pipe), tokio::fs::read_to_string(&pipe));
+    assert_eq!((ran.code, read.unwrap()), (Some(0), all.clone()), "{}", ran.err);
+    assert!(std::fs::metadata(&pipe).unwrap().file_type().is_fifo());
+
+    std::fs::write(&file, "what was before").unwrap();
+    symlink("file", &link).unwrap();
+    export(&link).await.ok();
+    assert!(link.is_symlink());
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), all);
+
+    symlink("gone", &nowhere).unwrap();
+    let refused = export(&nowhere).await;
+    assert_eq!(refused.code, Some(1));
+    assert!(refused.err.contains("nowhere"), "{}", refused.err);
+    assert!(nowhere.is_symlink());
+    world.finish().await;
+}
+
+#[tokio::test]
+async fn exports_to_one_name_at_one_time_each_write_it_whole() {
+    let world = World::start().await;
+    imported(&world, 3_000).await;
+    let dir = Scratch::new();
+    let file = dir.join("log.ndjson");
+    let name = file.to_str().unwrap();
+    let url = &world.database.url;
+    let export = || run(["export", "--database-url", url, "--output", name]);
+    let ran = join_all((0..4).map(|_| export())).await;
+    assert!(ran.iter().all(|ran| ran.code == Some(0)), "{ran:?}");
+    let lines = std::fs::read_to_string(&file).unwrap().lines().count();
+    assert!(lines >= 6_000, "{lines}");
+    assert_eq!(std::fs::read_dir(dir.join("")).unwrap().count(), 1);
     world.finish().await;
 }
 

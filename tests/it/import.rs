@@ -134,6 +134,24 @@ async fn wrong_lines_do_not_hold_up_the_others() {
 }
 
 #[tokio::test]
+async fn nothing_from_before_1970_is_taken_over() {
+    let world = World::start().await;
+    let report = import(
+        &world,
+        &[
+            line("session_opened", 1, "1066-10-14T09:00:00Z"),
+            line("session_closed", 1, "1969-12-31T23:59:59.999999Z"),
+            line("session_opened", 1, "1970-01-01T00:00:00Z"),
+            line("session_closed", 1, "2020-01-01T09:00:00Z"),
+        ],
+    )
+    .await;
+    assert_eq!(codes(&report), [(1, "before_epoch"), (2, "before_epoch")]);
+    assert_eq!(report["imported"], 2);
+    world.finish().await;
+}
+
+#[tokio::test]
 async fn an_import_is_for_admins_and_may_be_empty() {
     let world = World::start().await;
     for client in [world.user("ana"), world.service(), world.auditor()] {

@@ -30,6 +30,7 @@ mod health;
 mod health_system;
 mod heartbeats;
 mod import;
+mod import_names;
 mod live_changes;
 mod live_groups;
 mod live_hidden;

@@ -123,8 +123,14 @@ async fn a_comparison_says_who_differs_and_likely_why() {
     assert_eq!(found["rejected"][0]["code"], "invalid_user_id");
     let text = ran(&world, &["compare", &table, "--as", "chat"]).await;
     assert_eq!((text.code, text.out.lines().count()), (Some(3), 6), "{}", text.out);
-    assert!(text.err.contains("10 compared, 4 the same, 6 not, 1 unreadable"), "{}", text.err);
+    assert!(text.err.contains("10 compared, 4 the same, 6 not, 1 rejected"), "{}", text.err);
     assert_eq!(world.events().await, events, "it only reads");
+    let twice = file(&scratch, "user,is_online\nsame,1\nnobody,0\nsame,1\nnobody,1\n");
+    let twice = report(&ran(&world, &["compare", &twice, "--json"]).await.out);
+    assert_eq!(twice["rejected_count"], 2);
+    let lines = twice["rejected"].as_array().unwrap().iter();
+    let lines: Vec<_> = lines.map(|r| (r["line"].as_u64(), r["code"].as_str())).collect();
+    assert_eq!(lines, [(Some(4), Some("listed_twice")), (Some(5), Some("listed_twice"))]);
     let agreed = "user,is_online\nsame,1\ngone,0\nhere,true\nbusy,t\nslow,f\nmine,yes\n";
     let agreed = ran(&world, &["compare", &file(&scratch, agreed)]).await;
     assert_eq!((agreed.ok(), run(["compare"]).await.code), (String::new(), Some(2)));

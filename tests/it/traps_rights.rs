@@ -29,6 +29,7 @@ async fn the_server_may_not_change_the_log_but_by_append() {
         "current_status",
         "live_session",
         "ended_session",
+        "imported_session",
         "silence",
         "batch",
         "relay",

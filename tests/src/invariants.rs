@@ -76,6 +76,18 @@ const EMPTY: &[(&str, &str)] = &[
          where ended_session.user_no is null or e.session_id is null",
     ),
     (
+        "the names held for imported sessions are those of the ones that have not ended",
+        "select session_id from imported_session full join (select distinct session_id from event
+                where type = 'session_opened' and data ? 'imported' and session_id not in
+                      (select session_id from ended_session)) e using (session_id)
+         where imported_session.user_no is null or e.session_id is null",
+    ),
+    (
+        "a session is opened once, whoever's it is",
+        "select session_id from event where type = 'session_opened'
+          group by session_id having count(*) > 1",
+    ),
+    (
         "the counted live sessions are the live sessions",
         "select s.user_no from current_status s where live_sessions <>
                 (select count(*) from live_session l where l.user_no = s.user_no)",

@@ -11,6 +11,7 @@ use super::import::{Input, header, open, progress};
 use super::{Failure, Opened, print};
 use crate::compare::{CompareAs, Comparison, Ours};
 use crate::config::{CompareArgs, LogFormat};
+use crate::import::Rejected;
 use crate::import::http::unreadable;
 use crate::import::lines::{Line, Lines};
 use crate::import::status_csv::{Row, StatusCsv};
@@ -38,7 +39,7 @@ pub(super) async fn compare(args: CompareArgs) -> Result<bool, Failure> {
         eprintln!("line {}: {}: {}", rejected.line, rejected.code, rejected.detail);
     }
     let Comparison { compared, same, different, rejected_count, .. } = &comparison;
-    eprintln!("{compared} compared, {same} the same, {different} not, {rejected_count} unreadable");
+    eprintln!("{compared} compared, {same} the same, {different} not, {rejected_count} rejected");
     Ok(comparison.agrees())
 }
 
@@ -47,7 +48,9 @@ struct Work {
     reader: Reader,
     words: CompareAs,
     lease_ms: u32,
-    /// Users of ours whom they list.
+    /// Whom they list.
+    theirs: HashSet<UserId>,
+    /// Users of ours among them.
     listed: HashSet<UserNo>,
     comparison: Comparison,
 }
@@ -66,6 +69,7 @@ async fn read(
         reader,
         words: args.words.for_table(&table),
         lease_ms: policy.lease_ms.max(policy.interaction_lease_ms),
+        theirs: HashSet::new(),
         listed: HashSet::new(),
         comparison: Comparison::default(),
     };
@@ -97,6 +101,11 @@ impl Work {
         let known: HashMap<UserId, _> =
             users.into_iter().map(|user| (user.user_id.clone(), user)).collect();
         for row in rows {
+            if !self.theirs.insert(row.user_id.clone()) {
+                let detail = format!("{} stands in an earlier line", row.user_id);
+                self.comparison.reject(Rejected::new(row.line, "listed_twice", detail));
+                continue;
+            }
             // A name that was only made, as that of a token's bearer, is nobody who was ever seen.
             let user = known.get(&row.user_id).filter(|user| user.state.seen());
             let ours = user

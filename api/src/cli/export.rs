@@ -3,15 +3,18 @@
 //! Page by page, each a short statement of its own: while a long transaction is open, every
 //! heartbeat costs the database more.
 
-use std::fs::File;
-use std::io::{self, BufWriter, IsTerminal, Write};
+use std::fs::{OpenOptions, Permissions};
+use std::io::{self, BufWriter, ErrorKind, IsTerminal, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use domain::Position;
 use indicatif::{ProgressBar, ProgressStyle};
 use projections::db::{Database, Pool};
 use projections::log::{self, Filter};
+use tempfile::NamedTempFile;
 
+use super::serve::Signals;
 use super::{Failure, Opened};
 use crate::config::{ExportArgs, ExportFormat, LogFormat};
 use crate::formats::events::{EventFile, EventForm};
@@ -20,6 +23,8 @@ use crate::telemetry;
 
 /// Events of one page: what is held in memory, with [`crate::formats::parquet::GROUP_ROWS`].
 const PAGE_EVENTS: usize = 5_000;
+/// Of the file, less what the umask takes away.
+const FILE_MODE: u32 = 0o666;
 
 /// Writes the events that were asked for, in position order, up to the head found at the start.
 pub(super) async fn export(args: ExportArgs) -> Result<(), Failure> {
@@ -38,7 +43,8 @@ async fn read(url: &str, args: &ExportArgs) -> Result<(), Failure> {
     database.migrate().await?;
     let pool = database.pool();
     let done = match Output::open(args.output.as_deref()) {
-        Ok(output) => write(&pool, args, output).await,
+        Ok(Output::Stream(sink)) => write(&pool, args, sink).await,
+        Ok(Output::File { unfinished, target }) => whole(&pool, args, unfinished, &target).await,
         Err(failure) => Err(failure),
     };
     pool.close().await;
@@ -49,9 +55,27 @@ async fn read(url: &str, args: &ExportArgs) -> Result<(), Failure> {
     }
 }
 
-async fn write(pool: &Pool, args: &ExportArgs, output: Output) -> Result<(), Failure> {
+/// Nobody takes half of a file for all: it gets its name once it is whole, and goes away if it
+/// never is.
+async fn whole(
+    pool: &Pool,
+    args: &ExportArgs,
+    unfinished: NamedTempFile,
+    target: &Path,
+) -> Result<(), Failure> {
+    let mut signals = Signals::new()?;
+    let sink = Box::new(unfinished.reopen()?);
+    tokio::select! {
+        written = write(pool, args, sink) => written?,
+        () = signals.any() => return Err(format!("stopped: no {}", target.display()).into()),
+    }
+    unfinished.persist(target).map_err(|failed| about(target, &failed.error))?;
+    Ok(())
+}
+
+async fn write(pool: &Pool, args: &ExportArgs, sink: Sink) -> Result<(), Failure> {
     let filter = filter(pool, args).await?;
-    let mut file = EventFile::begin(form(args.format), BufWriter::new(output.sink))?;
+    let mut file = EventFile::begin(form(args.format), BufWriter::new(sink))?;
     let mut after: Position = 0;
     let mut head = None;
     let bar = progress();
@@ -73,9 +97,6 @@ async fn write(pool: &Pool, args: &ExportArgs, output: Output) -> Result<(), Fai
     }
     file.finish()?;
     bar.finish_and_clear();
-    if let Some(target) = &output.target {
-        std::fs::rename(unfinished(target), target).map_err(|e| about(target, &e))?;
-    }
     eprintln!("{events} events up to position {after}");
     Ok(())
 }
@@ -107,28 +128,49 @@ const fn form(format: ExportFormat) -> EventForm {
     }
 }
 
-/// Where the file goes.
-struct Output {
-    sink: Box<dyn Write + Send>,
-    /// Its name, once it is whole; none: standard output.
-    target: Option<PathBuf>,
+type Sink = Box<dyn Write + Send>;
+
+/// Where the events go.
+enum Output {
+    /// Standard output, a pipe or a device: as they come.
+    Stream(Sink),
+    /// A file, under a name of its own beside its place until it is whole.
+    File { unfinished: NamedTempFile, target: PathBuf },
 }
 
 impl Output {
-    fn open(target: Option<&Path>) -> Result<Self, Failure> {
-        let Some(target) = target.filter(|target| *target != Path::new("-")) else {
-            return Ok(Self { sink: Box::new(io::stdout()), target: None });
+    fn open(path: Option<&Path>) -> Result<Self, Failure> {
+        let Some(path) = path.filter(|path| *path != Path::new("-")) else {
+            return Ok(Self::Stream(Box::new(io::stdout())));
         };
-        let file = File::create(unfinished(target)).map_err(|e| about(target, &e))?;
-        Ok(Self { sink: Box::new(file), target: Some(target.to_owned()) })
+        let wrong = |error: io::Error| about(path, &error);
+        let target = match path.metadata() {
+            Ok(found) if !found.is_file() => {
+                let opened = OpenOptions::new().write(true).open(path).map_err(wrong)?;
+                return Ok(Self::Stream(Box::new(opened)));
+            }
+            // A link stays one: what it leads to is replaced.
+            Ok(_) => path.canonicalize().map_err(wrong)?,
+            Err(error) if error.kind() == ErrorKind::NotFound && !path.is_symlink() => {
+                path.to_owned()
+            }
+            Err(error) => return Err(wrong(error).into()),
+        };
+        let unfinished = unfinished(&target).map_err(wrong)?;
+        Ok(Self::File { unfinished, target })
     }
 }
 
-/// What the file is called until it is whole: nobody takes half of it for all.
-fn unfinished(target: &Path) -> PathBuf {
-    let mut name = target.as_os_str().to_owned();
-    name.push(".part");
-    name.into()
+/// `log.csv.Xy12Zz.part` beside `log.csv`: two exports at once do not share it.
+fn unfinished(target: &Path) -> io::Result<NamedTempFile> {
+    let mut prefix = target.file_name().unwrap_or_default().to_owned();
+    prefix.push(".");
+    let dir = target.parent().filter(|dir| !dir.as_os_str().is_empty());
+    tempfile::Builder::new()
+        .prefix(&prefix)
+        .suffix(".part")
+        .permissions(Permissions::from_mode(FILE_MODE))
+        .tempfile_in(dir.unwrap_or_else(|| Path::new(".")))
 }
 
 fn about(path: &Path, error: &io::Error) -> String {

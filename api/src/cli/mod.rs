@@ -56,6 +56,9 @@ fn ended(done: Result<ExitCode, Failure>) -> ExitCode {
     })
 }
 
+/// Why there is nothing to work on. Only `serve` and `migrate` make a database.
+const NONE_YET: &str = "no database here yet: `rollcall serve` makes one";
+
 /// The database in use, and what has to be stopped again, if anything.
 struct Opened {
     url: String,
@@ -63,8 +66,24 @@ struct Opened {
 }
 
 impl Opened {
-    /// The given one, else the data dir's: running already, or started for this command.
+    /// One that is there: a command given in the wrong place says so, and makes none.
     async fn open(args: &DatabaseArgs) -> Result<Self, Failure> {
+        if args.database_url.is_none() && !Embedded::is_made(&args.data_dir)? {
+            return Err(NONE_YET.into());
+        }
+        let opened = Self::open_or_make(args).await?;
+        match async { Database::new(&opened.url)?.is_made().await }.await {
+            Ok(true) => Ok(opened),
+            found => {
+                opened.close().await?;
+                found?;
+                Err(NONE_YET.into())
+            }
+        }
+    }
+
+    /// The given one, else the data dir's: running already, or started for this command.
+    async fn open_or_make(args: &DatabaseArgs) -> Result<Self, Failure> {
         if let Some(url) = &args.database_url {
             return Ok(Self { url: url.clone(), embedded: None });
         }
@@ -103,7 +122,7 @@ fn db_url(args: &DbUrlArgs) -> Result<(), Failure> {
 
 fn located(data_dir: &Path) -> Result<String, Failure> {
     let located = Embedded::locate(data_dir)?;
-    let located = located.ok_or("no database here yet: `rollcall serve` makes one")?;
+    let located = located.ok_or(NONE_YET)?;
     Ok(located.url())
 }
 
@@ -116,7 +135,7 @@ fn with_role(url: &str, role: &str) -> String {
 
 async fn migrate(args: &DatabaseArgs) -> Result<(), Failure> {
     telemetry::init_logs(crate::config::LogFormat::Text);
-    let opened = Opened::open(args).await?;
+    let opened = Opened::open_or_make(args).await?;
     let migrated = async { Database::new(&opened.url)?.migrate().await }.await;
     opened.close().await?;
     Ok(migrated?)

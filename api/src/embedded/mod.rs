@@ -153,6 +153,12 @@ impl Embedded {
         }
     }
 
+    /// Whether `data_dir` has a database, running or not. Starts and changes nothing.
+    pub fn is_made(data_dir: &Path) -> Result<bool, EmbeddedError> {
+        let Ok(data_dir) = data_dir.canonicalize() else { return Ok(false) };
+        Ok(home::find(&data_dir, Path::new(home::FALLBACK_ROOT))?.is_some())
+    }
+
     /// Where the database of `data_dir` is, or would be once it runs again. None where there was
     /// never one. Starts and changes nothing.
     pub fn locate(data_dir: &Path) -> Result<Option<Located>, EmbeddedError> {

@@ -14,6 +14,12 @@ use crate::limits::BODY_IDLE_MAX;
 use crate::problem::{Problem, ProblemDocument};
 
 /// Takes history over from elsewhere, a JSON object a line, at most 64 KiB each. Repeatable.
+///
+/// A line that cannot be taken over is named with its number and why, and holds up no other:
+/// `out_of_order` before that user's last imported event; `overlaps_history` at or after the first
+/// event of our own; `before_epoch` before 1970; `in_the_future`; `session_taken`, the name is or
+/// was another user's, in an earlier line too; `session_closed`, a session of that name is over;
+/// `already_open`; `not_open`; and what says that the line cannot be read.
 #[utoipa::path(post, path = "/v1/import", tag = "History",
     request_body(content = String, content_type = "application/x-ndjson"),
     responses((status = 200, body = Report),

@@ -12,7 +12,7 @@ pub mod status_csv;
 use std::collections::{HashMap, HashSet};
 
 use domain::command::{ImportLine, ImportedChange};
-use domain::{Command, Outcome, Position, Reason, SessionId, Timestamp, UserId, UserNo};
+use domain::{Command, Outcome, Position, Reason, Refusal, SessionId, Timestamp, UserId, UserNo};
 use futures::stream::{self, StreamExt};
 use projections::{Asked, Error, Executed, Realm, history};
 use serde::Serialize;
@@ -95,7 +95,13 @@ impl Report {
 }
 
 /// What is known of a user's imported history.
-type Known = HashSet<(SessionId, Name, Timestamp)>;
+struct Known {
+    events: HashSet<(SessionId, Name, Timestamp)>,
+    /// The user's count of transitions as we know it: another import may add some meanwhile.
+    sequence: i64,
+    /// The last line of this import.
+    line: u64,
+}
 
 /// The stored name of an imported event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -131,6 +137,24 @@ impl<'a> Importer<'a> {
 
     /// Takes lines over; at most [`CHUNK_LINES_MAX`] at a time keep memory bounded.
     pub async fn take(&mut self, items: Vec<Item>) -> Result<(), Error> {
+        let mut opened: HashMap<SessionId, UserId> = HashMap::new();
+        let mut together = Vec::with_capacity(items.len());
+        for item in items {
+            if matches!(item.what.what, ImportedChange::Opened(_)) {
+                let session = item.what.session;
+                if opened.get(&session).is_some_and(|user_id| *user_id != item.user_id) {
+                    // Two users' lines want one name: it is the earlier one's.
+                    self.take_together(std::mem::take(&mut together)).await?;
+                    opened.clear();
+                }
+                opened.insert(session, item.user_id.clone());
+            }
+            together.push(item);
+        }
+        self.take_together(together).await
+    }
+
+    async fn take_together(&mut self, items: Vec<Item>) -> Result<(), Error> {
         let mut by_user: HashMap<UserId, Vec<Item>> = HashMap::new();
         for item in items {
             by_user.entry(item.user_id.clone()).or_default().push(item);
@@ -140,7 +164,7 @@ impl<'a> Importer<'a> {
             let user = self.realm.names().number(&user_id).await?;
             let known = match self.users.remove(&user) {
                 Some(known) => known,
-                None => self.known(user).await?,
+                None => known(self.realm, user).await?,
             };
             work.push((user, known, items));
         }
@@ -168,33 +192,51 @@ impl<'a> Importer<'a> {
     /// Ends the sessions that were left open, and reports.
     pub async fn finish(mut self) -> Result<Report, Error> {
         let (realm, actor) = (self.realm, self.actor);
-        let users: Vec<UserNo> = self.users.into_keys().collect();
-        let mut done = stream::iter(users)
-            .map(|user| realm.execute(user, &Command::ImportEnd, Asked::by(actor)))
+        let mut done = stream::iter(self.users)
+            .map(async |(user, known)| {
+                let asked = Asked::by(actor);
+                (known.line, realm.execute(user, &Command::ImportEnd, asked).await)
+            })
             .buffer_unordered(USERS_AT_ONCE);
-        while let Some(answer) = done.next().await {
-            if let Executed::Done(receipt) = answer? {
-                self.report.position = self.report.position.max(receipt.position);
+        while let Some((line, answer)) = done.next().await {
+            match answer {
+                Ok(Executed::Done(receipt)) => {
+                    self.report.position = self.report.position.max(receipt.position);
+                }
+                Ok(Executed::SessionEnded | Executed::KeyKnown) => {}
+                // Only where the log was damaged before; the other users' lines stand.
+                Err(Error::Refused) => {
+                    let detail = "the database refuses to end what this line's user has left open";
+                    self.report.reject(Rejected::new(line, "refused", detail));
+                }
+                Err(error) => return Err(error),
             }
         }
         self.report.rejected.sort_by_key(|rejected| rejected.line);
         Ok(self.report)
     }
+}
 
-    async fn known(&self, user: UserNo) -> Result<Known, Error> {
-        let stored = history::imported(self.realm.pool(), user).await?;
-        let named = |(session, name, at): (SessionId, String, Timestamp)| {
-            let name = match name.as_str() {
-                "session_opened" => Name::Opened,
-                "heartbeat" => Name::Heartbeat,
-                "session_closed" => Name::Closed,
-                "session_expired" => Name::Expired,
-                _ => return None,
-            };
-            Some((session, name, at))
+async fn known(realm: &Realm, user: UserNo) -> Result<Known, Error> {
+    // Before, so that whatever comes meanwhile is asked for again.
+    let sequence = sequence(realm, user);
+    let stored = history::imported(realm.pool(), user).await?;
+    let named = |(session, name, at): (SessionId, String, Timestamp)| {
+        let name = match name.as_str() {
+            "session_opened" => Name::Opened,
+            "heartbeat" => Name::Heartbeat,
+            "session_closed" => Name::Closed,
+            "session_expired" => Name::Expired,
+            _ => return None,
         };
-        Ok(stored.into_iter().filter_map(named).collect())
-    }
+        Some((session, name, at))
+    };
+    Ok(Known { events: stored.into_iter().filter_map(named).collect(), sequence, line: 0 })
+}
+
+/// The user's count of transitions, as far as this node knows.
+fn sequence(realm: &Realm, user: UserNo) -> i64 {
+    realm.roster().read(user, |entry| entry.state.sequence).unwrap_or_default()
 }
 
 async fn take_users(
@@ -206,6 +248,7 @@ async fn take_users(
 ) -> Result<(UserNo, Known, Vec<Taken>), Error> {
     let mut taken = Vec::with_capacity(items.len());
     for item in items {
+        known.line = known.line.max(item.line);
         let mut line = take_event(realm, actor, user, &mut known, &item, &item.what).await?;
         if let (Taken::Imported(_) | Taken::Skipped, Some(then)) = (&line, &item.then) {
             // A line is there already only where all of it is.
@@ -228,12 +271,23 @@ async fn take_event(
     what: &ImportLine,
 ) -> Result<Taken, Error> {
     let identity = (what.session, stored_name(what.what), what.at);
-    if known.contains(&identity) {
+    if known.events.contains(&identity) {
         return Ok(Taken::Skipped);
     }
     let taken = take_line(realm, actor, user, item, what).await?;
-    if matches!(taken, Taken::Imported(_)) {
-        known.insert(identity);
+    match taken {
+        Taken::Imported(_) => {
+            known.events.insert(identity);
+            known.sequence += i64::from(identity.1 != Name::Heartbeat);
+        }
+        // Another import may have been quicker with this very line.
+        Taken::Rejected(_) if sequence(realm, user) != known.sequence => {
+            *known = Known { line: known.line, ..self::known(realm, user).await? };
+            if known.events.contains(&identity) {
+                return Ok(Taken::Skipped);
+            }
+        }
+        Taken::Rejected(_) | Taken::Skipped => {}
     }
     Ok(taken)
 }
@@ -268,8 +322,13 @@ async fn take_line(
             | Outcome::Guarded { .. } => Taken::Imported(receipt.position),
         },
         Executed::SessionEnded | Executed::KeyKnown => {
-            let detail = "a session of that name is over already";
-            Taken::Rejected(Rejected::new(line, "session_closed", detail))
+            let own = history::session_owner(realm.pool(), what.session).await? == Some(user);
+            Taken::Rejected(if own {
+                Rejected::new(line, "session_closed", "a session of that name is over already")
+            } else {
+                let taken = Refusal::SessionTaken;
+                Rejected::new(line, refusal_code(&taken), taken.to_string())
+            })
         }
     })
 }

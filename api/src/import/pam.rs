@@ -2,8 +2,10 @@
 //!
 //! `Jun 15 04:06:18 combo su(pam_unix)[21416]: session opened for user cyrus by (uid=0)`, and the
 //! newer `sshd[811]: pam_unix(sshd:session): session closed for user ana`. A session is a process
-//! and a user, from its opening. The lines have no year and no time zone: the year is given, goes
-//! up when the months start again, and times are taken as UTC. Other lines are passed over.
+//! and a user, from its opening. Such lines have no year and no time zone: the year is given, goes
+//! up when the months start again, and times are taken as UTC. Newer hosts write instants as
+//! RFC 3339 has them, `2024-03-01T12:00:00.123456+01:00`: those say it all. Other lines are passed
+//! over.
 
 use std::collections::HashMap;
 
@@ -59,6 +61,11 @@ impl PamLog {
     }
 
     fn instant(&mut self, time: &str) -> Option<Timestamp> {
+        if is_rfc3339(time) {
+            let at = DateTime::parse_from_rfc3339(time).ok()?;
+            // The log's clock ticks in microseconds.
+            return DateTime::from_timestamp_micros(at.timestamp_micros());
+        }
         // 2000 was a leap year: 29 February is read whatever the year.
         let format = "%Y %b %e %H:%M:%S";
         let month = NaiveDateTime::parse_from_str(&format!("2000 {time}"), format).ok()?.month();
@@ -69,6 +76,11 @@ impl PamLog {
         let time = NaiveDateTime::parse_from_str(&format!("{} {time}", self.year), format).ok()?;
         Some(DateTime::from_naive_utc_and_offset(time, chrono::Utc))
     }
+}
+
+/// The other form begins with the name of a month.
+fn is_rfc3339(text: &str) -> bool {
+    text.starts_with(|first: char| first.is_ascii_digit())
 }
 
 /// A line about a session, taken apart.
@@ -83,8 +95,12 @@ struct SessionLine<'a> {
 
 impl<'a> SessionLine<'a> {
     fn of(text: &'a str) -> Option<Self> {
-        let time = text.get(..15)?;
-        let (host, rest) = text.get(16..)?.split_once(' ')?;
+        let (time, rest) = if is_rfc3339(text) {
+            text.split_once(' ')?
+        } else {
+            (text.get(..15)?, text.get(16..)?)
+        };
+        let (host, rest) = rest.split_once(' ')?;
         let (program, message) = rest.split_once(": ")?;
         if !program.contains("pam_unix") && !message.starts_with("pam_unix(") {
             return None;
@@ -134,6 +150,23 @@ mod tests {
         let item = PamLog::new(2024).parse(1, line).unwrap().unwrap();
         assert_eq!(item.user_id.as_str(), "ana");
         assert_eq!(item.what.at.to_rfc3339(), "2024-02-03T10:00:00+00:00");
+    }
+
+    #[test]
+    fn an_instant_with_its_year_and_offset_is_taken_as_it_is() {
+        let mut log = PamLog::new(1999);
+        let mut at = |time: &str, what: &str| {
+            let line = format!(
+                "{time} h sshd[1]: pam_unix(sshd:session): session {what} for user ana by (uid=0)"
+            );
+            log.parse(1, &line).map(|item| item.unwrap().what)
+        };
+        let opened = at("2024-03-01T12:00:00.123456+01:00", "opened").unwrap();
+        assert_eq!(opened.at.to_rfc3339(), "2024-03-01T11:00:00.123456+00:00");
+        let closed = at("2024-02-29T23:59:59Z", "closed").unwrap();
+        assert_eq!(closed.at.to_rfc3339(), "2024-02-29T23:59:59+00:00");
+        assert_eq!(opened.session, closed.session);
+        assert_eq!(at("2024-13-01T12:00:00Z", "opened").unwrap_err().code, "malformed");
     }
 
     #[test]

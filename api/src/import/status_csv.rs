@@ -160,7 +160,7 @@ fn instant(text: &str) -> Result<Option<Timestamp>, String> {
     let at = text.parse::<f64>().map_or_else(|_| written(text), counted).ok_or_else(wrong)?;
     // The log's clock ticks in microseconds.
     let at = DateTime::from_timestamp_micros(at.timestamp_micros()).ok_or_else(wrong)?;
-    let first = DateTime::UNIX_EPOCH;
+    let first = domain::import::EARLIEST;
     if at > first { Ok(Some(at)) } else { Err(wrong()) }
 }
 

@@ -55,6 +55,7 @@ pub fn refusal_code(refusal: &Refusal) -> &'static str {
         Refusal::ClaimExpiryOutOfRange => "claim_expiry_out_of_range",
         Refusal::OutOfOrder => "out_of_order",
         Refusal::OverlapsHistory => "overlaps_history",
+        Refusal::BeforeEpoch => "before_epoch",
         Refusal::InTheFuture => "in_the_future",
         Refusal::AlreadyOpen => "already_open",
         Refusal::NotOpen => "not_open",

@@ -162,8 +162,11 @@ pub(crate) async fn closed(app: &App, session: SessionId) -> Result<Problem, Pro
 async fn used_before(app: &App, user: UserNo, session: SessionId) -> Result<Problem, Problem> {
     match history::session(app.realm.pool(), session).await? {
         Some(SessionFound::Ended(ended)) if ended.user_no == user => Ok(closed_problem(&ended)),
-        Some(_) => Ok(Problem::session_taken()),
-        None => Ok(Problem::session_closed(None, None)),
+        // Imported, and not ended yet.
+        None if history::session_owner(app.realm.pool(), session).await? == Some(user) => {
+            Ok(Problem::session_closed(None, None))
+        }
+        Some(_) | None => Ok(Problem::session_taken()),
     }
 }
 

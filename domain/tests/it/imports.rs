@@ -103,6 +103,16 @@ fn a_line_in_the_future_is_refused() {
 }
 
 #[test]
+fn a_line_from_before_1970_is_refused() {
+    let first = -at(0).timestamp();
+    given([])
+        .when(import(Opened(WEB), PHONE, first - 1), 500)
+        .then([])
+        .refused(Refusal::BeforeEpoch);
+    given([]).when(import(Opened(WEB), PHONE, first), 500).done();
+}
+
+#[test]
 fn a_login_of_a_session_that_is_open_is_refused() {
     given([from_elsewhere(opened(PHONE, 10))])
         .when(import(Opened(WEB), PHONE, 15), 500)

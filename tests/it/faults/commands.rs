@@ -8,7 +8,7 @@ use sqlx::{Connection, PgConnection};
 use tests::cluster;
 use tests::process::api::Api;
 use tests::process::scratch::Scratch;
-use tests::process::{Ran, Serve, postmaster_of, run};
+use tests::process::{Ran, Serve, postmaster_of, rollcall, run};
 use uuid::Uuid;
 
 fn text(path: &Path) -> &str {
@@ -45,7 +45,9 @@ async fn token_db_url_and_import_work_beside_a_server_and_without_one() {
     let dir = text(&data_dir);
     let url = async || run(["db-url", "--data-dir", dir]).await;
     let import = async |user: &str| {
-        let report = run(["import", &history(&scratch, user), "--data-dir", dir]).await.ok();
+        let ran = run(["import", &history(&scratch, user), "--data-dir", dir]).await;
+        assert!(!ran.err.contains("policy changed"), "{}", ran.err);
+        let report = ran.ok();
         let report: Value = serde_json::from_str(report.trim()).unwrap();
         assert_eq!((&report["imported"], &report["skipped"]), (&json!(2), &json!(0)), "{report}");
     };
@@ -57,7 +59,7 @@ async fn token_db_url_and_import_work_beside_a_server_and_without_one() {
     assert!(!data_dir.exists());
 
     // Beside a server.
-    let serve = Serve::new(&data_dir).own_key();
+    let serve = Serve::new(&data_dir).own_key().args(["--lease-ms", "300000"]);
     let server = serve.start().await;
     run(["token", "--sub", "ana", "--data-dir", dir]).await.ok();
     let beside = url().await.ok();
@@ -75,6 +77,41 @@ async fn token_db_url_and_import_work_beside_a_server_and_without_one() {
     let server = serve.start().await;
     let backend = backend.moved_to(&server);
     assert_eq!(backend.status("also-before-us").await, "offline");
+    assert_eq!(server.stop().await.code(), Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_command_in_the_wrong_place_says_so_and_makes_no_database() {
+    let scratch = Scratch::new();
+    let data_dir = scratch.join("data");
+    let dir = text(&data_dir);
+    let table = scratch.join("table.csv");
+    std::fs::write(&table, "user,is_online\n").unwrap();
+    let table = text(&table);
+    let lines = history(&scratch, "ana");
+    let commands: [&[&str]; 6] = [
+        &["export"],
+        &["import", &lines],
+        &["rebuild", "status_span"],
+        &["compare", table],
+        &["what-if", "longer", "--lease-ms", "300000"],
+        &["doctor"],
+    ];
+    let none_yet = async |place: [&str; 2]| {
+        for command in commands {
+            let ran = Ran::of(rollcall().args(command).args(place)).await;
+            assert!(one_line(&ran).contains("no database here yet"), "{command:?}: {}", ran.err);
+        }
+    };
+    none_yet(["--data-dir", dir]).await;
+    assert!(!data_dir.exists());
+    // Nor does a database of somebody else's become one of ours.
+    let server = Serve::new(&data_dir).own_key().start().await;
+    let url = run(["db-url", "--data-dir", dir]).await.ok();
+    let mut owner = PgConnection::connect(url.trim()).await.unwrap();
+    sqlx::query("create database foreign_one").execute(&mut owner).await.unwrap();
+    let foreign = format!("{}/foreign_one", url.trim().strip_suffix("/rollcall").unwrap());
+    none_yet(["--database-url", &foreign]).await;
     assert_eq!(server.stop().await.code(), Some(0));
 }
 
