@@ -69,6 +69,8 @@ async fn examine(database: &Database, args: &DoctorArgs) -> Result<ExitCode, Fai
         before.get_or_insert_with(|| FindingsBody::from(&left));
         let done = repair::repair(database, &left.findings, |_| {}).await?;
         let mended = done.iter().any(|repair| repair.kept.is_none());
+        // What was kept has just been tried again.
+        repairs.retain(|repair: &RepairBody| repair.kept.is_none());
         repairs.extend(done.iter().map(RepairBody::from));
         tokio::time::sleep(HEARD_AFTER).await;
         left = survey(database).await?;
@@ -87,7 +89,10 @@ async fn examine(database: &Database, args: &DoctorArgs) -> Result<ExitCode, Fai
 }
 
 fn repairable(finding: &Finding) -> bool {
-    finding.check.remedy() != Remedy::None
+    match finding.check.remedy() {
+        Remedy::Present | Remedy::View | Remedy::Sums => true,
+        Remedy::Log | Remedy::None => false,
+    }
 }
 
 async fn survey(database: &Database) -> Result<Survey, Failure> {
@@ -138,7 +143,7 @@ fn tell(left: &Survey, repairs: &[RepairBody]) -> Result<(), Failure> {
             let positions: Vec<String> = finding.positions.iter().map(i64::to_string).collect();
             print(&format!("    positions {}", positions.join(", ")))?;
         }
-        print(&format!("    advice    {}", check.advice()))?;
+        print(&format!("    advice    {}", finding.advice()))?;
     }
     let count = left.findings.len();
     print(&if count == 0 { "no findings".to_owned() } else { format!("findings: {count}") })

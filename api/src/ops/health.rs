@@ -145,7 +145,7 @@ impl From<&Finding> for FindingBody {
             found: finding.found.clone(),
             since: Instant(finding.since.unwrap_or_default()),
             positions: finding.positions.clone(),
-            advice: finding.check.advice(),
+            advice: finding.advice(),
         }
     }
 }

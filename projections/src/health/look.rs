@@ -8,7 +8,7 @@ use std::time::Duration;
 use domain::{Position, Timestamp, UserNo};
 use sqlx::{Connection, PgConnection};
 
-use super::finding::{Check, Finding};
+use super::finding::{Check, Finding, note_damage};
 use super::present::Time;
 use super::scope::Scope;
 use super::{log, present, system, views};
@@ -56,6 +56,7 @@ pub(crate) async fn look(
     let versions = versions::read(&mut *snapshot).await?;
     let seen = Seen { head, time: &time, versions: &versions, depth };
     let mut findings = seen.check(&mut snapshot, scope).await?;
+    note_damage(&mut findings);
     name(&mut snapshot, &mut findings).await?;
     snapshot.commit().await?;
     for finding in &mut findings {

@@ -45,8 +45,7 @@ pub(super) async fn repair(
         fold::fold(db, (user.0 - 1, user.0), &[], |_, fold| folded = fold).await?;
         if let Some(damage) = folded.findings.first() {
             // By a log with a hole the next sequence would be wrong, and every later event refused.
-            let check = damage.check.as_str();
-            return Ok(Some(format!("the log itself is damaged: {check} {:?}", damage.positions)));
+            return Ok(Some(super::damaged_by(damage)));
         }
         let silences = load::silences(&mut *db).await?;
         let kept = kept(db, user, &folded).await?;
