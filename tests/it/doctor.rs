@@ -147,9 +147,32 @@ async fn whoever_was_set_aside_is_taken_in_again_once_the_poison_is_gone() {
     assert_eq!(poisoned["findings"][0]["check"], "dead_letter");
     let why = poisoned["repairs"][0]["kept"].as_str().unwrap();
     assert!(why.contains("still refuses it: SQLSTATE 23514"), "{why}");
+    assert_eq!(poisoned["repairs"][0]["user_id"], "ana");
+    // A former version could not take something either, which is nobody's worry.
+    let former = "
+        insert into view_version (view, version, state, position)
+        select view, 0, 'kept', position from view_version where view = 'status_span';
+        insert into dead_letter (view, version, position, user_no, sqlstate, error)
+        select view, 0, position, user_no, sqlstate, error from dead_letter";
+    by_hand(&world, former).await;
+    let fresh = world.auditor().get("/v1/health/consistency?fresh=true").await.expect(200);
+    let letters = fresh["findings"].as_array().unwrap();
+    assert_eq!((letters.len(), &letters[0]["check"]), (1, &json!("dead_letter")), "{fresh}");
+    assert_eq!(letters[0]["expected"], "taken in by version 1");
     world.pool.execute("alter table status_span_1 drop constraint poison").await.unwrap();
     let ran = doctor(&world, ["--repair"]).await;
     assert_eq!(ran.code, Some(0), "{}{}", ran.out, ran.err);
+    assert!(ran.out.contains("status_span of ana: folded anew"), "{}", ran.out);
+    eventually("health is green beside what is kept", async || {
+        world.user("ben").get("/v1/health").await.expect(200)["status"] == "ok"
+    })
+    .await;
+    by_hand(
+        &world,
+        "delete from dead_letter where version = 0;
+        delete from view_version where version = 0",
+    )
+    .await;
     world.finish().await;
 }
 

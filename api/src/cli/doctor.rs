@@ -38,14 +38,23 @@ struct Report {
 struct RepairBody {
     what: &'static str,
     user_no: Option<i64>,
+    /// The outside name, where there is one.
+    user_id: Option<String>,
     /// Why it was left as it is.
     kept: Option<String>,
 }
 
-impl From<&Repair> for RepairBody {
-    fn from(repair: &Repair) -> Self {
-        let user_no = repair.user_no.map(|user| user.0);
-        Self { what: repair.what, user_no, kept: repair.kept.clone() }
+impl RepairBody {
+    /// Of something that was found.
+    fn of(repair: &Repair, found: &[Finding]) -> Self {
+        let user = repair.user_no.filter(|user| user.0 > 0);
+        let named = found.iter().find(|finding| user.is_some() && finding.user_no == user);
+        Self {
+            what: repair.what,
+            user_no: user.map(|user| user.0),
+            user_id: named.and_then(|found| found.user_id.as_ref()).map(ToString::to_string),
+            kept: repair.kept.clone(),
+        }
     }
 }
 
@@ -71,7 +80,7 @@ async fn examine(database: &Database, args: &DoctorArgs) -> Result<ExitCode, Fai
         let mended = done.iter().any(|repair| repair.kept.is_none());
         // What was kept has just been tried again.
         repairs.retain(|repair: &RepairBody| repair.kept.is_none());
-        repairs.extend(done.iter().map(RepairBody::from));
+        repairs.extend(done.iter().map(|repair| RepairBody::of(repair, &left.findings)));
         tokio::time::sleep(HEARD_AFTER).await;
         left = survey(database).await?;
         if !mended {
@@ -122,8 +131,12 @@ fn show(bar: &ProgressBar, progress: Progress) {
 }
 
 fn tell(left: &Survey, repairs: &[RepairBody]) -> Result<(), Failure> {
-    for RepairBody { what, user_no, kept } in repairs {
-        let whose = user_no.map_or_else(String::new, |user| format!(" of user {user}"));
+    for RepairBody { what, user_no, user_id, kept } in repairs {
+        let whose = match (user_id, user_no) {
+            (Some(name), _) => format!(" of {name}"),
+            (None, Some(number)) => format!(" of user {number}"),
+            (None, None) => String::new(),
+        };
         match kept {
             None => print(&format!("{what}{whose}: folded anew"))?,
             Some(why) => print(&format!("{what}{whose}: kept as it is: {why}"))?,

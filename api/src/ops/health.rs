@@ -78,7 +78,7 @@ pub async fn health(State(app): State<App>, caller: Caller, _: NoQuery) -> Json<
     let entitled = caller.has_any(ENTITLED);
     let now = realm.now();
     let summary = app.health.summary();
-    let waiting = summary.views.iter().any(|version| version.waiting > 0);
+    let waiting = summary.views.iter().any(|v| v.state.follows() && v.waiting > 0);
     let status = match summary.worst {
         Some(Severity::Critical) => "red",
         Some(Severity::Warning) | None if waiting => "red",
