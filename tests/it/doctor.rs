@@ -176,6 +176,39 @@ async fn whoever_was_set_aside_is_taken_in_again_once_the_poison_is_gone() {
     world.finish().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sign_of_life_of_tomorrow_is_mended_from_the_log_and_the_lease_ends() {
+    let world = patient(2).await;
+    let session = a_day(&world, "ana").await;
+    world.advance_s(60).await;
+    world.at_node(&world.user("ana"), 1).beat_idle(&session, 5_000).await.expect(200);
+    fold::caught_up(&world.pool).await;
+    by_hand(
+        &world,
+        "update live_session
+            set last_seen = last_seen + interval '1 day', check_at = check_at + interval '1 day';
+         update current_status set last_activity = last_activity + interval '1 day'",
+    )
+    .await;
+    let ran = doctor(&world, ["--repair", "--json"]).await;
+    let mended = report(&ran);
+    assert_eq!((ran.code, &mended["findings"]), (Some(0), &json!([])), "{mended}");
+    let checks: Vec<&Value> =
+        mended["before"]["findings"].as_array().unwrap().iter().map(|f| &f["check"]).collect();
+    assert_eq!(checks, ["present_unlike_log", "session_unlike_log"], "{mended}");
+    let heard = "select l.last_seen = e.occurred_at and l.idle_ms = 5000
+           and s.last_activity < l.last_seen
+      from live_session l join event e using (session_id)
+      join current_status s on s.user_no = l.user_no where e.class = 'H'";
+    assert!(sqlx::query_scalar::<_, bool>(heard).fetch_one(&world.pool).await.unwrap());
+    world.advance_s(3_700).await;
+    eventually("the lease ends", async || {
+        world.service().status("ana").await["status"] == "offline"
+    })
+    .await;
+    world.finish().await;
+}
+
 /// Everything that the views hold of a user, and all sums.
 async fn in_views(world: &World, user: &str) -> Vec<String> {
     let mut all = Vec::new();
