@@ -296,6 +296,21 @@ async fn every_inconsistency_is_flagged_with_its_person_and_goes_when_it_is_undo
     world.finish().await;
 }
 
+/// Three sessions of the user `old`, imported.
+async fn three_old_days(world: &World) {
+    let mut lines = String::new();
+    for day in 1..4 {
+        for (kind, hour) in [("session_opened", 8), ("session_closed", 9)] {
+            let line = json!({ "type": kind, "user_id": "old", "occurred_at":
+                format!("2025-01-0{day}T0{hour}:00:00Z"),
+                "session_id": format!("00000000-0000-4000-8000-00000000000{day}") });
+            lines.extend([line.to_string(), "\n".to_owned()]);
+        }
+    }
+    let imported = world.admin().post_raw("/v1/import", "application/x-ndjson", lines).await;
+    assert_eq!(imported.expect(200)["imported"], 6);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn instants_that_the_log_does_not_know_are_flagged_and_so_are_statuses_that_do_not_follow() {
     let world = World::start().await;
@@ -330,17 +345,7 @@ async fn instants_that_the_log_does_not_know_are_flagged_and_so_are_statuses_tha
         world.user(user).beat(&session).await.expect(200);
     }
     a_day(&world.user("own")).await;
-    let mut lines = String::new();
-    for day in 1..4 {
-        for (kind, hour) in [("session_opened", 8), ("session_closed", 9)] {
-            let line = json!({ "type": kind, "user_id": "old", "occurred_at":
-                format!("2025-01-0{day}T0{hour}:00:00Z"),
-                "session_id": format!("00000000-0000-4000-8000-00000000000{day}") });
-            lines.push_str(&format!("{line}\n"));
-        }
-    }
-    let imported = world.admin().post_raw("/v1/import", "application/x-ndjson", lines).await;
-    assert_eq!(imported.expect(200)["imported"], 6);
+    three_old_days(&world).await;
     world.advance_s(30).await;
     fold::caught_up(&world.pool).await;
     let of = |user: &str| format!("(select user_no from account where user_id = '{user}')");

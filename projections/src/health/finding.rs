@@ -357,7 +357,7 @@ impl Finding {
     pub const fn advice(&self) -> &'static str {
         if self.undecided {
             return "it may be right: the log that decides it was itself changed past `append`, so \
-                    nothing is folded from it; first compare that finding's positions with a backup";
+                    nothing is folded from it; compare the positions of that finding with a backup";
         }
         self.check.advice()
     }
