@@ -79,7 +79,7 @@ fn end_open_sessions(draft: &mut Draft<'_>) {
 }
 
 /// The status in the imported history alone.
-pub(crate) fn status(state: &Presence) -> Status {
+pub fn status(state: &Presence) -> Status {
     match state.imported.as_deref() {
         Some(imported) if !imported.open.is_empty() => Status::Online,
         Some(_) | None => Status::Offline,

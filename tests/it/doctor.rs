@@ -147,26 +147,133 @@ async fn whoever_was_set_aside_is_taken_in_again_once_the_poison_is_gone() {
     assert_eq!(poisoned["findings"][0]["check"], "dead_letter");
     let why = poisoned["repairs"][0]["kept"].as_str().unwrap();
     assert!(why.contains("still refuses it: SQLSTATE 23514"), "{why}");
+    assert_eq!(poisoned["repairs"][0]["user_id"], "ana");
+    // A former version could not take something either, which is nobody's worry.
+    let former = "
+        insert into view_version (view, version, state, position)
+        select view, 0, 'kept', position from view_version where view = 'status_span';
+        insert into dead_letter (view, version, position, user_no, sqlstate, error)
+        select view, 0, position, user_no, sqlstate, error from dead_letter";
+    by_hand(&world, former).await;
+    let fresh = world.auditor().get("/v1/health/consistency?fresh=true").await.expect(200);
+    let letters = fresh["findings"].as_array().unwrap();
+    assert_eq!((letters.len(), &letters[0]["check"]), (1, &json!("dead_letter")), "{fresh}");
+    assert_eq!(letters[0]["expected"], "taken in by version 1");
     world.pool.execute("alter table status_span_1 drop constraint poison").await.unwrap();
     let ran = doctor(&world, ["--repair"]).await;
     assert_eq!(ran.code, Some(0), "{}{}", ran.out, ran.err);
+    assert!(ran.out.contains("status_span of ana: folded anew"), "{}", ran.out);
+    eventually("health is green beside what is kept", async || {
+        world.user("ben").get("/v1/health").await.expect(200)["status"] == "ok"
+    })
+    .await;
+    by_hand(
+        &world,
+        "delete from dead_letter where version = 0;
+        delete from view_version where version = 0",
+    )
+    .await;
     world.finish().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_damaged_log_is_nobodys_to_repair() {
-    let world = patient(1).await;
-    a_day(&world, "ana").await;
+async fn a_sign_of_life_of_tomorrow_is_mended_from_the_log_and_the_lease_ends() {
+    let world = patient(2).await;
+    let session = a_day(&world, "ana").await;
+    world.advance_s(60).await;
+    world.at_node(&world.user("ana"), 1).beat_idle(&session, 5_000).await.expect(200);
     fold::caught_up(&world.pool).await;
-    by_hand(&world, "delete from event where type = 'claim_set'").await;
+    by_hand(
+        &world,
+        "update live_session
+            set last_seen = last_seen + interval '1 day', check_at = check_at + interval '1 day';
+         update current_status set last_activity = last_activity + interval '1 day'",
+    )
+    .await;
+    let ran = doctor(&world, ["--repair", "--json"]).await;
+    let mended = report(&ran);
+    assert_eq!((ran.code, &mended["findings"]), (Some(0), &json!([])), "{mended}");
+    let checks: Vec<&Value> =
+        mended["before"]["findings"].as_array().unwrap().iter().map(|f| &f["check"]).collect();
+    assert_eq!(checks, ["present_unlike_log", "session_unlike_log"], "{mended}");
+    let heard = "select l.last_seen = e.occurred_at and l.idle_ms = 5000
+           and s.last_activity < l.last_seen
+      from live_session l join event e using (session_id)
+      join current_status s on s.user_no = l.user_no where e.class = 'H'";
+    assert!(sqlx::query_scalar::<_, bool>(heard).fetch_one(&world.pool).await.unwrap());
+    world.advance_s(3_700).await;
+    eventually("the lease ends", async || {
+        world.service().status("ana").await["status"] == "offline"
+    })
+    .await;
+    world.finish().await;
+}
+
+/// Everything that the views hold of a user, and all sums.
+async fn in_views(world: &World, user: &str) -> Vec<String> {
+    let mut all = Vec::new();
+    for view in ["status_span", "session_span", "status_daily", "status_daily_open"] {
+        let rows = format!(
+            "select to_jsonb(v)::text from {view}_1 v join account a using (user_no)
+              where a.user_id = $1 order by 1"
+        );
+        let rows = sqlx::query_scalar(&rows).bind(user).fetch_all(&world.pool).await.unwrap();
+        all.extend::<Vec<String>>(rows);
+    }
+    let sums = "select to_jsonb(v)::text from occupancy v order by 1";
+    all.extend(sqlx::query_scalar::<_, String>(sums).fetch_all(&world.pool).await.unwrap());
+    all
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_a_damaged_log_nothing_is_folded_and_what_was_made_from_it_stays() {
+    let world = patient(1).await;
+    for user in ["ana", "ben"] {
+        a_day(&world, user).await;
+        world.advance_s(60).await;
+    }
+    fold::caught_up(&world.pool).await;
+    let before = in_views(&world, "ana").await;
+    by_hand(
+        &world,
+        "delete from event where sequence = 3
+            and user_no = (select user_no from account where user_id = 'ana');
+         delete from status_span_1
+          where user_no = (select user_no from account where user_id = 'ben');
+         update occupancy_1 set away = away + 7",
+    )
+    .await;
+    let damaged_sums = "update occupancy_1 set away = away - 7";
     let ran = doctor(&world, ["--repair", "--json"]).await;
     let report = report(&ran);
     assert_eq!(ran.code, Some(3), "{report}");
-    let repairs = report["repairs"].as_array().unwrap();
-    let present = repairs.iter().find(|repair| repair["what"] == "present").unwrap();
-    assert!(present["kept"].as_str().unwrap().contains("the log itself is damaged"), "{present}");
-    let checks: Vec<&Value> =
-        report["findings"].as_array().unwrap().iter().map(|finding| &finding["check"]).collect();
-    assert!(checks.contains(&&json!("sequence")), "{checks:?}");
+    let list = |name: &str| report[name].as_array().unwrap().clone();
+    for what in ["present", "status_span", "status_daily", "occupancy"] {
+        let kept: Vec<Value> = list("repairs")
+            .into_iter()
+            .filter(|r| r["what"] == what && !r["kept"].is_null())
+            .collect();
+        assert_eq!(kept.len(), 1, "{what}: {report}");
+        let why = kept[0]["kept"].as_str().unwrap();
+        assert!(why.contains("the log itself is damaged: sequence ["), "{why}");
+    }
+    let of_ben = list("repairs").into_iter().filter(|repair| repair["kept"].is_null());
+    let of_ben: Vec<Value> = of_ben.map(|repair| repair["what"].clone()).collect();
+    assert_eq!(of_ben, [json!("status_span")], "{report}");
+    let findings = list("findings");
+    assert!(findings.iter().any(|finding| finding["check"] == "sequence"), "{report}");
+    for finding in &findings {
+        assert_ne!(finding["user_id"], "ben", "{finding}");
+        let advice = finding["advice"].as_str().unwrap();
+        assert!(advice.contains("was changed past") || advice.contains("itself changed past"));
+        assert!(!advice.contains("--repair") && !advice.contains("rebuild"), "{finding}");
+    }
+    by_hand(&world, damaged_sums).await;
+    assert_eq!(in_views(&world, "ana").await, before);
+    // The node says the same.
+    let fresh = world.auditor().get("/v1/health/consistency?fresh=true").await.expect(200);
+    for finding in fresh["findings"].as_array().unwrap() {
+        assert!(!finding["advice"].as_str().unwrap().contains("--repair"), "{finding}");
+    }
     world.abandon().await;
 }

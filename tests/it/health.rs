@@ -296,6 +296,91 @@ async fn every_inconsistency_is_flagged_with_its_person_and_goes_when_it_is_undo
     world.finish().await;
 }
 
+/// Three sessions of the user `old`, imported.
+async fn three_old_days(world: &World) {
+    let mut lines = String::new();
+    for day in 1..4 {
+        for (kind, hour) in [("session_opened", 8), ("session_closed", 9)] {
+            let line = json!({ "type": kind, "user_id": "old", "occurred_at":
+                format!("2025-01-0{day}T0{hour}:00:00Z"),
+                "session_id": format!("00000000-0000-4000-8000-00000000000{day}") });
+            lines.extend([line.to_string(), "\n".to_owned()]);
+        }
+    }
+    let imported = world.admin().post_raw("/v1/import", "application/x-ndjson", lines).await;
+    assert_eq!(imported.expect(200)["imported"], 6);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn instants_that_the_log_does_not_know_are_flagged_and_so_are_statuses_that_do_not_follow() {
+    let world = World::start().await;
+    let broken = [
+        (
+            "tomorrow",
+            "session_unlike_log",
+            "update live_session set
+            last_seen = last_seen + interval '1 day', check_at = check_at + interval '1 day'",
+        ),
+        (
+            "later",
+            "session_unlike_log",
+            "update live_session set
+            last_seen = last_seen + interval '20 s'",
+        ),
+        (
+            "earlier",
+            "session_unlike_log",
+            "update live_session set
+            last_seen = last_seen - interval '1 s', check_at = check_at - interval '1 s'",
+        ),
+        (
+            "present",
+            "present_unlike_log",
+            "update current_status set
+            last_seen = since + interval '1 day'",
+        ),
+    ];
+    for (user, ..) in broken {
+        let session = world.user(user).login().await;
+        world.user(user).beat(&session).await.expect(200);
+    }
+    a_day(&world.user("own")).await;
+    three_old_days(&world).await;
+    world.advance_s(30).await;
+    fold::caught_up(&world.pool).await;
+    let of = |user: &str| format!("(select user_no from account where user_id = '{user}')");
+    for (user, _, statement) in broken {
+        by_hand(&world, &format!("{statement} where user_no = {}", of(user))).await;
+    }
+    for user in ["own", "old"] {
+        let changed = "update event set to_status = 'away' where sequence = 3 and user_no =";
+        by_hand(&world, &format!("{changed} {}", of(user))).await;
+    }
+    for (user, check, _) in broken {
+        flagged(&world, check, Some(user)).await;
+    }
+    // In whatever stretch of the log its neighbour is found, and where all of it is folded.
+    for user in ["own", "old"] {
+        let at = "select position from event where sequence = any ('{3,4}') and user_no =";
+        let at: Vec<i64> = sqlx::query_scalar(&format!("{at} {} order by 1", of(user)))
+            .fetch_all(&world.pool)
+            .await
+            .unwrap();
+        for positions in [json!([at[0]]), json!(at)] {
+            within(FLAGGED_MAX, &format!("{user}: {positions}"), async || {
+                let all = findings(&world).await;
+                all.iter().any(|finding| {
+                    finding["check"] == "event_unlike_rules"
+                        && finding["user_id"] == user
+                        && finding["positions"] == positions
+                })
+            })
+            .await;
+        }
+    }
+    world.abandon().await;
+}
+
 async fn undo(world: &World) {
     let mut all = String::new();
     for table in TABLES {

@@ -3,6 +3,10 @@
 use std::process::Stdio;
 
 use futures::future::join_all;
+use projections::db::Database;
+use projections::follow::build;
+use projections::follow::page::Target;
+use projections::follow::versions::{self, Change};
 use projections::views::VIEWS;
 use rustix::process::{Pid, Signal, kill_process};
 use sqlx::{Connection, PgConnection};
@@ -89,6 +93,36 @@ async fn a_build_that_is_killed_or_interrupted_goes_on_and_ends_live() {
     rebuild(&world, ["status_span", "--confirm"]).await.ok();
     assert_eq!(versions(&world, "status_span").await, states(&[(1, "live")]));
     world.add_node().await;
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_who_begin_a_build_at_once_share_one() {
+    let world = World::start().await;
+    let database = world.nodes[0].realm().database().clone();
+    let view = &VIEWS[0];
+    let mut holder = PgConnection::connect(&world.database.url).await.unwrap();
+    let hold = "set search_path to rollcall; begin;
+        select from view_version where view = 'status_span' for update";
+    sqlx::raw_sql(hold).execute(&mut holder).await.unwrap();
+    let begin = async || versions::change(&database, view, Change::Build).await.unwrap().unwrap();
+    let let_go = async {
+        let waiting = "select count(distinct pid) from pg_locks l
+             join pg_database d on d.datname = current_database()
+            where not l.granted and coalesce(l.database, 0) in (0, d.oid)
+              and l.pid in (select pid from pg_stat_activity where datname = d.datname)";
+        eventually("both wait", async || {
+            sqlx::query_scalar::<_, i64>(waiting).fetch_one(&world.pool).await.unwrap() >= 2
+        })
+        .await;
+        holder.close().await.unwrap();
+    };
+    let (one, other, ()) = tokio::join!(begin(), begin(), let_go);
+    assert_eq!((one, other), (2, 2));
+    let database = Database::new(&world.database.url).unwrap();
+    let build = async || build(&database, Target { view, version: 2 }, |_| {}).await.unwrap();
+    tokio::join!(build(), build());
+    assert_eq!(versions(&world, view.name).await, states(&[(1, "kept"), (2, "live")]));
     world.finish().await;
 }
 

@@ -38,14 +38,23 @@ struct Report {
 struct RepairBody {
     what: &'static str,
     user_no: Option<i64>,
+    /// The outside name, where there is one.
+    user_id: Option<String>,
     /// Why it was left as it is.
     kept: Option<String>,
 }
 
-impl From<&Repair> for RepairBody {
-    fn from(repair: &Repair) -> Self {
-        let user_no = repair.user_no.map(|user| user.0);
-        Self { what: repair.what, user_no, kept: repair.kept.clone() }
+impl RepairBody {
+    /// Of something that was found.
+    fn of(repair: &Repair, found: &[Finding]) -> Self {
+        let user = repair.user_no.filter(|user| user.0 > 0);
+        let named = found.iter().find(|finding| user.is_some() && finding.user_no == user);
+        Self {
+            what: repair.what,
+            user_no: user.map(|user| user.0),
+            user_id: named.and_then(|found| found.user_id.as_ref()).map(ToString::to_string),
+            kept: repair.kept.clone(),
+        }
     }
 }
 
@@ -69,7 +78,9 @@ async fn examine(database: &Database, args: &DoctorArgs) -> Result<ExitCode, Fai
         before.get_or_insert_with(|| FindingsBody::from(&left));
         let done = repair::repair(database, &left.findings, |_| {}).await?;
         let mended = done.iter().any(|repair| repair.kept.is_none());
-        repairs.extend(done.iter().map(RepairBody::from));
+        // What was kept has just been tried again.
+        repairs.retain(|repair: &RepairBody| repair.kept.is_none());
+        repairs.extend(done.iter().map(|repair| RepairBody::of(repair, &left.findings)));
         tokio::time::sleep(HEARD_AFTER).await;
         left = survey(database).await?;
         if !mended {
@@ -87,7 +98,10 @@ async fn examine(database: &Database, args: &DoctorArgs) -> Result<ExitCode, Fai
 }
 
 fn repairable(finding: &Finding) -> bool {
-    finding.check.remedy() != Remedy::None
+    match finding.check.remedy() {
+        Remedy::Present | Remedy::View | Remedy::Sums => true,
+        Remedy::Log | Remedy::None => false,
+    }
 }
 
 async fn survey(database: &Database) -> Result<Survey, Failure> {
@@ -117,8 +131,12 @@ fn show(bar: &ProgressBar, progress: Progress) {
 }
 
 fn tell(left: &Survey, repairs: &[RepairBody]) -> Result<(), Failure> {
-    for RepairBody { what, user_no, kept } in repairs {
-        let whose = user_no.map_or_else(String::new, |user| format!(" of user {user}"));
+    for RepairBody { what, user_no, user_id, kept } in repairs {
+        let whose = match (user_id, user_no) {
+            (Some(name), _) => format!(" of {name}"),
+            (None, Some(number)) => format!(" of user {number}"),
+            (None, None) => String::new(),
+        };
         match kept {
             None => print(&format!("{what}{whose}: folded anew"))?,
             Some(why) => print(&format!("{what}{whose}: kept as it is: {why}"))?,
@@ -138,7 +156,7 @@ fn tell(left: &Survey, repairs: &[RepairBody]) -> Result<(), Failure> {
             let positions: Vec<String> = finding.positions.iter().map(i64::to_string).collect();
             print(&format!("    positions {}", positions.join(", ")))?;
         }
-        print(&format!("    advice    {}", check.advice()))?;
+        print(&format!("    advice    {}", finding.advice()))?;
     }
     let count = left.findings.len();
     print(&if count == 0 { "no findings".to_owned() } else { format!("findings: {count}") })

@@ -78,7 +78,7 @@ pub async fn health(State(app): State<App>, caller: Caller, _: NoQuery) -> Json<
     let entitled = caller.has_any(ENTITLED);
     let now = realm.now();
     let summary = app.health.summary();
-    let waiting = summary.views.iter().any(|version| version.waiting > 0);
+    let waiting = summary.views.iter().any(|v| v.state.follows() && v.waiting > 0);
     let status = match summary.worst {
         Some(Severity::Critical) => "red",
         Some(Severity::Warning) | None if waiting => "red",
@@ -145,7 +145,7 @@ impl From<&Finding> for FindingBody {
             found: finding.found.clone(),
             since: Instant(finding.since.unwrap_or_default()),
             positions: finding.positions.clone(),
-            advice: finding.check.advice(),
+            advice: finding.advice(),
         }
     }
 }

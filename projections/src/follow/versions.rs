@@ -177,7 +177,15 @@ pub async fn change(
 ) -> Result<Result<i32, Refusal>, Error> {
     let mut connection = database.owner().await?;
     let mut transaction = connection.begin().await?;
-    // One change of a view at a time.
+    // One change of a view at a time, and each sees what the one before it has made: whoever waits
+    // for rows alone is not shown those that were added meanwhile.
+    sqlx::query(
+        "select pg_advisory_xact_lock(
+                    hashtextextended('versions of ' || $1 || ' of ' || current_schema(), 0))",
+    )
+    .bind(view.name)
+    .execute(&mut *transaction)
+    .await?;
     let rows: Vec<(i32, String)> = sqlx::query_as(
         "select version, state from view_version where view = $1 order by version for update",
     )

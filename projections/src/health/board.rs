@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use domain::Timestamp;
 
-use super::finding::{Check, Finding, Key, Severity};
+use super::finding::{Check, Finding, Key, Severity, note_damage};
 use super::scope::Scope;
 
 /// Most findings that a node keeps. Where there are more, these say enough.
@@ -26,7 +26,7 @@ impl Board {
         }
         finding.since.get_or_insert(now);
         let (check, view, positions) = (finding.check.as_str(), finding.view, &finding.positions);
-        let (user_no, advice) = (finding.user_no.map(|user| user.0), finding.check.advice());
+        let (user_no, advice) = (finding.user_no.map(|user| user.0), finding.advice());
         match finding.check.severity() {
             Severity::Critical => {
                 tracing::error!(check, view, user_no, ?positions, advice, "inconsistent");
@@ -77,7 +77,9 @@ impl Board {
     }
 
     pub(crate) fn findings(&self) -> Vec<Finding> {
-        self.entries.values().map(|(finding, _)| finding.clone()).collect()
+        let mut findings: Vec<_> = self.entries.values().map(|(found, _)| found.clone()).collect();
+        note_damage(&mut findings);
+        findings
     }
 
     pub(crate) fn is_full(&self) -> bool {

@@ -1,5 +1,7 @@
 //! What a check finds, and what can be found at all.
 
+use std::collections::HashSet;
+
 use domain::{Position, Timestamp, UserId, UserNo};
 
 /// How bad it is.
@@ -30,7 +32,9 @@ pub enum Remedy {
     View,
     /// The view's sums over everybody.
     Sums,
-    /// Nothing: it is the log's, or the machine's.
+    /// Nothing: the log itself was changed.
+    Log,
+    /// Nothing: it is the machine's.
     None,
 }
 
@@ -237,8 +241,8 @@ impl Check {
             | Self::RecordedBackwards
             | Self::RecordedEarly
             | Self::PositionTwice
-            | Self::PositionBeyondHead
-            | Self::ViewLagging
+            | Self::PositionBeyondHead => Remedy::Log,
+            Self::ViewLagging
             | Self::ViewStuck
             | Self::ClockSkew
             | Self::ClockSetBack
@@ -248,8 +252,8 @@ impl Check {
         }
     }
 
-    /// What to do about it.
-    pub const fn advice(self) -> &'static str {
+    /// What to do about it, where the log that decides it is as `append` wrote it.
+    const fn advice(self) -> &'static str {
         match self {
             Self::OnlineWithoutSession
             | Self::OfflineWithSession
@@ -326,6 +330,8 @@ pub struct Finding {
     pub positions: Vec<Position>,
     /// What tells it from others of its check about the same user: a session, a position.
     pub subject: String,
+    /// The log that decides it is damaged itself, so that nothing is folded from it.
+    pub undecided: bool,
 }
 
 /// What makes two findings the same one, at different times.
@@ -343,7 +349,17 @@ impl Finding {
             since: None,
             positions: Vec::new(),
             subject: String::new(),
+            undecided: false,
         }
+    }
+
+    /// What to do about it.
+    pub const fn advice(&self) -> &'static str {
+        if self.undecided {
+            return "it may be right: the log that decides it was itself changed past `append`, so \
+                    nothing is folded from it; compare the positions of that finding with a backup";
+        }
+        self.check.advice()
     }
 
     pub(crate) fn of(mut self, user: UserNo) -> Self {
@@ -376,5 +392,26 @@ impl Finding {
 
     pub(crate) fn key(&self) -> Key {
         (self.check, self.view, self.user_no, self.subject.clone())
+    }
+}
+
+/// What is wrong with the log itself, of this user or of anybody: what a fold of it would lose.
+pub(crate) fn damage(findings: &[Finding], user: Option<UserNo>) -> Option<&Finding> {
+    let ours = |found: &&Finding| user.is_none() || found.user_no == user;
+    findings.iter().filter(ours).find(|found| found.check.remedy() == Remedy::Log)
+}
+
+/// Tells of each of these, which were found together, whether the log can decide it.
+pub(crate) fn note_damage(findings: &mut [Finding]) {
+    let damages = findings.iter().filter(|found| found.check.remedy() == Remedy::Log);
+    let whose: HashSet<Option<UserNo>> = damages.map(|found| found.user_no).collect();
+    for found in findings {
+        found.undecided = match found.check.remedy() {
+            Remedy::Present | Remedy::View => {
+                found.user_no.is_some() && whose.contains(&found.user_no)
+            }
+            Remedy::Sums => !whose.is_empty(),
+            Remedy::Log | Remedy::None => false,
+        };
     }
 }

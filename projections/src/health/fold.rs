@@ -108,8 +108,14 @@ impl Folded {
     }
 
     fn apply(&mut self, user: UserNo, told: &Told, event: &Event) {
-        let from = self.state.status;
+        // Imported history has statuses of its own, in the order in which it happened.
+        let imported = event.body.imported();
+        let status = |state: &Presence| {
+            if imported { domain::import::status(state) } else { state.status }
+        };
+        let from = status(&self.state);
         self.state.apply(event);
+        let to = status(&self.state);
         match &event.body {
             Body::SessionOpened { session, imported: false, .. } => {
                 self.opened.insert(*session, told.position);
@@ -131,16 +137,14 @@ impl Folded {
             | Body::Corrected { .. }
             | Body::UserErased {} => {}
         }
-        // Imported history has statuses of its own, in the order in which it happened.
-        if event.body.imported() {
-            return;
-        }
-        let to = self.state.status;
         let said = (told.from_status.as_deref(), told.to_status.as_deref());
         if said != (Some(from.as_str()), Some(to.as_str())) {
             let words = |status: Option<&str>| status.unwrap_or("nothing").to_owned();
             let found = format!("from {} to {}", words(said.0), words(said.1));
             self.find(user, told, Check::EventUnlikeRules, format!("from {from} to {to}"), found);
+        }
+        if imported {
+            return;
         }
         if self.own_at.is_some_and(|before| told.occurred_at < before) {
             let before = self.own_at.unwrap_or_default();

@@ -17,6 +17,7 @@ pub(super) async fn check(
     (after, to): (Position, Position),
 ) -> Result<Vec<Finding>, Error> {
     let mut findings = order(db, (after, to)).await?;
+    findings.extend(contradictions(db, (after, to)).await?);
     findings.extend(forgotten(db, (after, to)).await?);
     findings.extend(details(db, (after, to)).await?);
     Ok(findings)
@@ -76,6 +77,47 @@ fn order_findings(
         user.map_or(finding.clone(), |user| finding.of(UserNo(user)))
     };
     findings.into_iter().map(complete).collect()
+}
+
+/// Events that do not begin with the status that the user's one before ended with, own and imported
+/// ones apart. Of whom has a log too long to be folded in a slice, too.
+async fn contradictions(
+    db: &mut PgConnection,
+    (after, to): (Position, Position),
+) -> Result<Vec<Finding>, Error> {
+    let rows: Vec<(Position, i64, Timestamp, Position, String, String)> = sqlx::query_as(
+        "with told as (
+             select position, user_no, recorded_at, from_status,
+                    lag(position) over of_user as before, lag(to_status) over of_user as ended
+               from event
+              where class = 'T' and user_no is not null and position > $1 and position <= $2
+             window of_user as (partition by user_no, coalesce(data ? 'imported', false)
+                                    order by sequence, position)
+         )
+         select position, user_no, recorded_at, before, ended::text, from_status::text from told
+          where from_status <> ended order by position limit $3",
+    )
+    .bind(after)
+    .bind(to)
+    .bind(FINDINGS_MAX)
+    .fetch_all(db)
+    .await?;
+    let finding = |(position, user, at, before, ended, from): (
+        Position,
+        i64,
+        Timestamp,
+        Position,
+        String,
+        String,
+    )| {
+        let expected = format!("from {ended}, to which position {before} had led");
+        Finding::new(Check::EventUnlikeRules, expected, format!("from {from}"))
+            .of(UserNo(user))
+            .at([before, position])
+            .about(position)
+            .since(at)
+    };
+    Ok(rows.into_iter().map(finding).collect())
 }
 
 /// Sessions that ended, and whose names might be used again.

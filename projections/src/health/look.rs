@@ -8,10 +8,10 @@ use std::time::Duration;
 use domain::{Position, Timestamp, UserNo};
 use sqlx::{Connection, PgConnection};
 
-use super::finding::{Check, Finding};
+use super::finding::{Check, Finding, note_damage};
 use super::present::Time;
 use super::scope::Scope;
-use super::{log, present, system, views};
+use super::{log, present, signs, system, views};
 use crate::follow::versions::{self, Version};
 use crate::{Error, load, tail};
 
@@ -56,6 +56,7 @@ pub(crate) async fn look(
     let versions = versions::read(&mut *snapshot).await?;
     let seen = Seen { head, time: &time, versions: &versions, depth };
     let mut findings = seen.check(&mut snapshot, scope).await?;
+    note_damage(&mut findings);
     name(&mut snapshot, &mut findings).await?;
     snapshot.commit().await?;
     for finding in &mut findings {
@@ -80,6 +81,8 @@ impl Seen<'_> {
                 let deep = self.depth == Depth::Whole;
                 let (mut findings, users) =
                     present::check(db, (after, to), self.time, deep).await?;
+                let newest = (self.head, self.time.now);
+                findings.extend(signs::check(db, (after, to), newest).await?);
                 findings.extend(log::guard_keys(db, &users).await?);
                 findings.extend(views::check(db, self.versions, &users).await?);
                 Ok(findings)

@@ -9,7 +9,7 @@
 //! In reading order:
 //! - [`finding`]: what can be found, how bad it is, what to do about it
 //! - [`scope`]: slices and rounds; [`look`]: one look
-//! - `fold`, `present`, `log`, `views`, `watch`, `system`: the checks themselves
+//! - `fold`, `present`, `signs`, `log`, `views`, `watch`, `system`: the checks themselves
 //! - `board`: what has been found; `worker`: all the time; [`survey`]: everything once
 
 mod board;
@@ -19,6 +19,7 @@ mod log;
 pub mod look;
 pub(crate) mod present;
 pub mod scope;
+mod signs;
 pub mod survey;
 mod system;
 mod views;

@@ -25,6 +25,8 @@ struct Stored {
     position: Position,
     changed_at: Option<Timestamp>,
     own_since: Option<Timestamp>,
+    last_seen: Option<Timestamp>,
+    last_activity: Option<Timestamp>,
     live_sessions: i32,
     invisible: bool,
     check_at: Option<Timestamp>,
@@ -87,6 +89,7 @@ pub(super) async fn check(
         let mut fold = folded.remove(&user).unwrap_or_default();
         findings.extend(against_sessions(user_no, row.as_ref(), &live, &fold));
         findings.extend(live.iter().filter_map(|live| deadline(user_no, live, time)));
+        findings.extend(ahead(user_no, row.as_ref(), time.now));
         if heavy.contains(&user) {
             continue;
         }
@@ -104,7 +107,7 @@ async fn stored(
 ) -> Result<BTreeMap<i64, Stored>, Error> {
     let rows: Vec<Stored> = sqlx::query_as(
         "select user_no, status::text as status, since, shown_since, sequence, position, changed_at,
-                own_since, live_sessions, invisible, check_at, state
+                own_since, last_seen, last_activity, live_sessions, invisible, check_at, state
            from current_status where user_no > $1 and user_no <= $2",
     )
     .bind(after)
@@ -190,6 +193,23 @@ fn against_sessions(
         (true, 0) | (false, 1..) => return None,
     };
     Some(finding.of(user).at([row.position]).at(opened).since(row.since))
+}
+
+/// An instant that lies ahead of all that was recorded.
+fn ahead(user: UserNo, row: Option<&Stored>, now: Timestamp) -> Option<Finding> {
+    let row = row?;
+    let instants = [
+        ("last_seen", row.last_seen),
+        ("last_activity", row.last_activity),
+        ("since", Some(row.since)),
+        ("shown_since", Some(row.shown_since)),
+        ("changed_at", row.changed_at),
+        ("own_since", row.own_since),
+    ];
+    let (name, at) = instants.into_iter().find(|(_, at)| *at > Some(now))?;
+    let expected = format!("{name} by {}, when the log was last written", now.to_rfc3339());
+    let found = format!("{name} {}", instant(at));
+    Some(Finding::new(Check::PresentUnlikeLog, expected, found).of(user).at([row.position]))
 }
 
 /// A deadline that has passed, or that the sweeper would miss.

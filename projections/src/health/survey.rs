@@ -6,7 +6,7 @@ use domain::Timestamp;
 use sqlx::PgConnection;
 use tokio::time::{Instant, sleep_until};
 
-use super::finding::{Check, Finding, Key};
+use super::finding::{Check, Finding, Key, note_damage};
 use super::look::{Depth, home, look};
 use super::scope::{Cursor, Scope};
 use super::watch::behind;
@@ -86,6 +86,7 @@ pub(crate) async fn survey(
     }
     findings.sort_by_key(Finding::key);
     findings.dedup_by_key(|finding| finding.key());
+    note_damage(&mut findings);
     Ok(Survey { findings, checked_at, complete })
 }
 

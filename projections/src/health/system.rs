@@ -38,8 +38,11 @@ pub(super) async fn check(
 
 async fn letters(db: &mut PgConnection) -> Result<Vec<Finding>, Error> {
     let rows: Vec<(String, i32, Position, i64, String, Timestamp)> = sqlx::query_as(
-        "select view, version, position, user_no, sqlstate, found_at from dead_letter
-          order by view, version, position limit $1",
+        // What a former version could not take matters once it is taken back: then it is built.
+        "select d.view, d.version, d.position, d.user_no, d.sqlstate, d.found_at
+           from dead_letter d join view_version v on v.view = d.view and v.version = d.version
+          where v.state in ('live', 'building')
+          order by d.view, d.version, d.position limit $1",
     )
     .bind(ROWS_MAX)
     .fetch_all(db)
@@ -54,11 +57,12 @@ async fn letters(db: &mut PgConnection) -> Result<Vec<Finding>, Error> {
     )| {
         let view = views::find(&view)?;
         let found = format!("refused with SQLSTATE {sqlstate}; this user's events wait");
-        let finding = Finding::new(Check::DeadLetter, "taken in", found)
-            .at([position])
-            .about(format!("{version} {position}"))
-            .since(found_at)
-            .in_view(view.name);
+        let finding =
+            Finding::new(Check::DeadLetter, format!("taken in by version {version}"), found)
+                .at([position])
+                .about(format!("{version} {position}"))
+                .since(found_at)
+                .in_view(view.name);
         Some(if user > 0 { finding.of(UserNo(user)) } else { finding })
     };
     Ok(rows.into_iter().filter_map(finding).collect())

@@ -13,6 +13,7 @@ use sqlx::PgConnection;
 
 use crate::db::Database;
 use crate::follow::versions;
+use crate::health::finding::damage;
 use crate::health::{Check, Finding, Remedy};
 use crate::shared::Shared;
 use crate::{Error, load};
@@ -28,7 +29,8 @@ pub struct Repair {
     pub kept: Option<String>,
 }
 
-/// Folds anew whatever these findings are about, as far as that mends it.
+/// Folds anew whatever these findings are about, as far as that mends it. Of a log that was itself
+/// changed nothing is folded: what was made from it before may be all that is left of the truth.
 pub async fn repair(
     database: &Database,
     findings: &[Finding],
@@ -41,8 +43,10 @@ pub async fn repair(
         repairs.push(repair);
     };
     for user in users(findings, Remedy::Present) {
-        let orphans = orphans(findings, user);
-        let kept = present::repair(&mut db, user, &orphans).await?;
+        let kept = match damaged(findings, Some(user)) {
+            None => present::repair(&mut db, user, &orphans(findings, user)).await?,
+            damaged => damaged,
+        };
         note(Repair { what: "present", user_no: Some(user), kept });
     }
     let of_views = findings.iter().filter(|finding| finding.check.remedy() == Remedy::View);
@@ -51,17 +55,33 @@ pub async fn repair(
     let all = versions::read(&mut db).await?;
     for (view, user) in parts {
         for version in all.iter().filter(|v| v.view.name == view && v.state.follows()) {
-            let kept = view::repair(&mut db, version, user).await?;
+            let kept = match damaged(findings, Some(user)) {
+                None => view::repair(&mut db, version, user).await?,
+                damaged => damaged,
+            };
             note(Repair { what: version.view.name, user_no: Some(user), kept });
         }
     }
     for finding in findings.iter().filter(|finding| finding.check.remedy() == Remedy::Sums) {
         if let Some(version) = all.iter().find(|v| Some(v.view.name) == finding.view) {
-            let kept = view::build_anew(database, version.view).await?;
+            let kept = match damaged(findings, None) {
+                None => view::build_anew(database, version.view).await?,
+                damaged => damaged,
+            };
             note(Repair { what: version.view.name, user_no: None, kept });
         }
     }
     Ok(repairs)
+}
+
+/// Some: why nothing is folded from that user's log, or from anybody's.
+fn damaged(findings: &[Finding], user: Option<UserNo>) -> Option<String> {
+    damage(findings, user).map(damaged_by)
+}
+
+fn damaged_by(damage: &Finding) -> String {
+    let (check, positions) = (damage.check.as_str(), &damage.positions);
+    format!("the log itself is damaged: {check} {positions:?}")
 }
 
 fn users(findings: &[Finding], remedy: Remedy) -> BTreeSet<UserNo> {

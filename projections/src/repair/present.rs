@@ -5,15 +5,19 @@ use std::collections::HashMap;
 use domain::{Claim, Position, Presence, Session, SessionId, Silences, Timestamp, UserNo};
 use serde_json::{Value, json};
 use sqlx::types::Json;
-use sqlx::{FromRow, PgConnection};
+use sqlx::{Connection, Executor, FromRow, PgConnection};
 
 use crate::Error;
 use crate::health::fold::{self, Folded};
 use crate::health::present::claims_end;
 use crate::load::{self, StoredState};
+use crate::tail;
 
 /// Transitions that others made meanwhile, before it is given up.
 const ATTEMPTS_MAX: usize = 5;
+
+/// When each live session was last heard of by the log, and how long the person had been idle.
+type Heard = HashMap<SessionId, (Timestamp, u32)>;
 
 /// Signs of life, as a live row has them.
 #[derive(Debug, FromRow)]
@@ -45,20 +49,30 @@ pub(super) async fn repair(
         fold::fold(db, (user.0 - 1, user.0), &[], |_, fold| folded = fold).await?;
         if let Some(damage) = folded.findings.first() {
             // By a log with a hole the next sequence would be wrong, and every later event refused.
-            let check = damage.check.as_str();
-            return Ok(Some(format!("the log itself is damaged: {check} {:?}", damage.positions)));
+            return Ok(Some(super::damaged_by(damage)));
         }
         let silences = load::silences(&mut *db).await?;
-        let kept = kept(db, user, &folded).await?;
-        let sessions = sessions(db, user, &folded, &kept, &silences).await?;
+        // Long stretches are read before anybody has to wait, and the rest while nobody writes.
+        let (read_to, _) = tail::newest(&mut *db).await?.unwrap_or_default();
+        let mut heard = heard(db, user, &folded, 0).await?;
+        let mut alone = db.begin().await?;
+        alone.execute("select pg_advisory_xact_lock(append_lock_key())").await?;
+        for (session, sign) in self::heard(&mut alone, user, &folded, read_to).await? {
+            let newest = heard.entry(session).or_insert(sign);
+            *newest = sign.max(*newest);
+        }
+        let (_, now) = tail::newest(&mut alone).await?.unwrap_or_default();
+        let kept = kept(&mut alone, user, &folded, now).await?;
+        let sessions = sessions(user, &folded, &kept, &heard, &silences);
         let done: bool = sqlx::query_scalar("select repair_present($1, $2, $3, $4, $5)")
             .bind(user.0)
             .bind(folded.position)
             .bind(row(user, &folded, &kept))
             .bind(Json(sessions))
             .bind(orphans)
-            .fetch_one(&mut *db)
+            .fetch_one(&mut *alone)
             .await?;
+        alone.commit().await?;
         if done {
             tracing::info!(user_no = %user, position = folded.position, "the present folded anew");
             return Ok(None);
@@ -67,7 +81,36 @@ pub(super) async fn repair(
     Ok(Some("others keep changing this user".to_owned()))
 }
 
-async fn kept(db: &mut PgConnection, user: UserNo, folded: &Folded) -> Result<Kept, Error> {
+/// Signs of life above a position, of sessions that are live.
+async fn heard(
+    db: &mut PgConnection,
+    user: UserNo,
+    folded: &Folded,
+    above: Position,
+) -> Result<Heard, Error> {
+    let live: Vec<SessionId> = folded.state.sessions.iter().map(|session| session.id).collect();
+    let opened = live.iter().filter_map(|session| folded.opened.get(session)).min();
+    let Some(opened) = opened else { return Ok(Heard::new()) };
+    let signs: Vec<(SessionId, Timestamp, Option<i32>)> = sqlx::query_as(
+        "select distinct on (session_id) session_id, occurred_at, idle_ms from event
+          where class = 'H' and position > $1 and user_no = $2 and session_id = any ($3)
+          order by session_id, occurred_at desc, position desc",
+    )
+    .bind(above.max(*opened))
+    .bind(user.0)
+    .bind(live)
+    .fetch_all(db)
+    .await?;
+    let idle = |idle_ms: Option<i32>| idle_ms.unwrap_or_default().unsigned_abs();
+    Ok(signs.into_iter().map(|(session, at, idle_ms)| (session, (at, idle(idle_ms)))).collect())
+}
+
+async fn kept(
+    db: &mut PgConnection,
+    user: UserNo,
+    folded: &Folded,
+    now: Timestamp,
+) -> Result<Kept, Error> {
     let row: Option<(Option<Timestamp>, Option<Timestamp>, Value)> = sqlx::query_as(
         "select last_seen, last_activity, state from current_status where user_no = $1",
     )
@@ -76,7 +119,9 @@ async fn kept(db: &mut PgConnection, user: UserNo, folded: &Folded) -> Result<Ke
     .await?;
     let mut kept = Kept::default();
     if let Some((last_seen, last_activity, state)) = row {
-        (kept.last_seen, kept.last_activity) = (last_seen, last_activity);
+        // Nothing was heard yet of what is still to come.
+        kept.last_seen = last_seen.filter(|at| *at <= now);
+        kept.last_activity = last_activity.filter(|at| *at <= now);
         // One that cannot be read is among what is to be mended.
         kept.state = serde_json::from_value(state).unwrap_or_default();
     }
@@ -132,26 +177,17 @@ fn row(user: UserNo, folded: &Folded, kept: &Kept) -> Value {
 }
 
 /// The rows of `live_session`; `check_at` is computed where they are written.
-async fn sessions(
-    db: &mut PgConnection,
+fn sessions(
     user: UserNo,
     folded: &Folded,
     kept: &Kept,
+    heard: &Heard,
     silences: &Silences,
-) -> Result<Vec<Value>, Error> {
-    let mut rows = Vec::new();
-    for session in &folded.state.sessions {
+) -> Vec<Value> {
+    let row = |session: &Session| {
         let opened = folded.opened.get(&session.id).copied().unwrap_or_default();
-        let mut session = session.clone();
-        match kept.signs.get(&session.id) {
-            Some(sign) => {
-                session.last_seen = sign.last_seen;
-                session.idle_ms = sign.idle_ms.unsigned_abs();
-                session.lease_ms = sign.lease_ms.unsigned_abs();
-            }
-            None => revive(db, user, &mut session, opened, folded, silences).await?,
-        }
-        rows.push(json!({
+        let session = signed(session, kept.signs.get(&session.id), heard, folded, silences);
+        json!({
             "session_id": session.id,
             "user_no": user.0,
             "opened_at": session.opened_at,
@@ -163,38 +199,36 @@ async fn sessions(
             "away_after_ms": session.away_after_ms,
             "kind": session.kind,
             "active": session.active,
-        }));
-    }
-    Ok(rows)
+        })
+    };
+    folded.state.sessions.iter().map(row).collect()
 }
 
-/// A live session whose row was lost: its signs of life are read from the log. Where its lease was
-/// over before the user's last transition, nobody was there to record that, and history must not
-/// run backwards: it runs anew from that transition.
-async fn revive(
-    db: &mut PgConnection,
-    user: UserNo,
-    session: &mut Session,
-    opened: Position,
+/// A session with its last sign of life, which the log decides; of the row that is there, if any,
+/// what the log does not say. Where the row was lost or wrong and the lease was over before the
+/// user's last transition, nobody was there to record that, and history must not run backwards: it
+/// runs anew from that transition.
+fn signed(
+    session: &Session,
+    row: Option<&Sign>,
+    heard: &Heard,
     folded: &Folded,
     silences: &Silences,
-) -> Result<(), Error> {
-    let sign: Option<(Timestamp, Option<i32>)> = sqlx::query_as(
-        "select occurred_at, idle_ms from event
-          where class = 'H' and position > $1 and user_no = $2 and session_id = $3
-          order by occurred_at desc limit 1",
-    )
-    .bind(opened)
-    .bind(user.0)
-    .bind(session.id)
-    .fetch_optional(db)
-    .await?;
-    if let Some((at, idle_ms)) = sign {
-        session.beat(at, idle_ms.unwrap_or_default().unsigned_abs());
+) -> Session {
+    let mut session = session.clone();
+    if let Some((at, idle_ms)) = heard.get(&session.id) {
+        session.beat(*at, *idle_ms);
+    }
+    if let Some(row) = row {
+        session.lease_ms = row.lease_ms.unsigned_abs();
+        if row.last_seen == session.last_seen {
+            session.idle_ms = row.idle_ms.unsigned_abs();
+            return session;
+        }
     }
     let over = silences.deadline(session.last_seen, session.lease_ms);
     if let Some(changed_at) = folded.state.changed_at.filter(|changed_at| over < *changed_at) {
         session.last_seen = changed_at;
     }
-    Ok(())
+    session
 }
