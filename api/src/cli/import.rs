@@ -21,7 +21,7 @@ use crate::telemetry;
 pub(super) async fn import(args: ImportArgs) -> Result<(), Failure> {
     telemetry::init_logs(LogFormat::Text);
     let (input, length) = open(&args.file).await?;
-    let opened = Opened::open(&args.database).await?;
+    let opened = Opened::open_or_make(&args.database).await?;
     let report = async {
         let realm = join(&opened.url).await?;
         let report = read(&realm, &args, input, progress(length)).await;

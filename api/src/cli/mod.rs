@@ -56,7 +56,7 @@ fn ended(done: Result<ExitCode, Failure>) -> ExitCode {
     })
 }
 
-/// Why there is nothing to work on. Only `serve` and `migrate` make a database.
+/// Why there is nothing to work on. Only `serve`, `migrate` and `import` make a database.
 const NONE_YET: &str = "no database here yet: `rollcall serve` makes one";
 
 /// The database in use, and what has to be stopped again, if anything.
@@ -82,10 +82,14 @@ impl Opened {
         }
     }
 
-    /// The given one, else the data dir's: running already, or started for this command.
+    /// The given one, else the data dir's: running already, or started for this command. Where one
+    /// is made, that is said: it may be the wrong place.
     async fn open_or_make(args: &DatabaseArgs) -> Result<Self, Failure> {
         if let Some(url) = &args.database_url {
             return Ok(Self { url: url.clone(), embedded: None });
+        }
+        if !Embedded::is_made(&args.data_dir)? {
+            eprintln!("no database here yet: one is made in {}", args.data_dir.display());
         }
         let embedded = Embedded::attach_or_start(&args.data_dir).await?;
         Ok(Self { url: embedded.url(), embedded: Some(embedded) })
