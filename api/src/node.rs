@@ -131,7 +131,8 @@ impl Node {
         let live = Arc::new(live);
         let webhooks = Arc::new(Webhooks::new(realm.pool().clone()));
         let sender = Sender::new(settings.webhook_allow_private)?;
-        let courier = Courier::new(Arc::clone(&realm), Arc::clone(&webhooks), sender.clone());
+        let courier =
+            Courier::new(Arc::clone(&realm), Arc::clone(&webhooks), sender.clone(), stop.clone());
         let app = App {
             realm: Arc::clone(&realm),
             groups,
@@ -149,7 +150,7 @@ impl Node {
             tokio::spawn(sweeper.run(stop.clone())),
             tokio::spawn(Arc::clone(&mail).run(realm.database().clone(), stop.clone())),
             tokio::spawn(follower.run(stop.clone())),
-            tokio::spawn(courier.run(stop.clone())),
+            tokio::spawn(courier.run()),
             tokio::spawn(Ruler::new(Arc::clone(&realm)).run(stop.clone())),
             tokio::spawn(upkeep(Arc::clone(&realm), Arc::clone(&app.groups), stop.clone())),
             tokio::spawn(tidy(app.clone(), stop.clone())),

@@ -11,7 +11,7 @@ use projections::webhooks::{Secrets, Webhooks};
 use projections::{Error, Realm, history};
 use serde::Serialize;
 use tokio::task::Id;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -26,6 +26,8 @@ pub const POLL: Duration = Duration::from_millis(250);
 const REST: Duration = Duration::from_secs(1);
 /// Between two attempts while the database cannot be reached.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
+/// How long a node that stops waits until answers are noted.
+const NOTED_WITHIN: Duration = Duration::from_secs(2);
 /// The status by which an endpoint says that it wants nothing more.
 const GONE: u16 = 410;
 
@@ -65,21 +67,27 @@ pub struct Courier {
     webhooks: Arc<Webhooks>,
     sender: Sender,
     node: Uuid,
+    stop: CancellationToken,
 }
 
 impl Courier {
-    /// Over one realm.
-    pub fn new(realm: Arc<Realm>, webhooks: Arc<Webhooks>, sender: Sender) -> Self {
-        Self { realm, webhooks, sender, node: Uuid::now_v7() }
+    /// Over one realm, until `stop`.
+    pub fn new(
+        realm: Arc<Realm>,
+        webhooks: Arc<Webhooks>,
+        sender: Sender,
+        stop: CancellationToken,
+    ) -> Self {
+        Self { realm, webhooks, sender, node: Uuid::now_v7(), stop }
     }
 
-    /// Tells until `stop`. What is under way then is given back: it is told again.
-    pub async fn run(self, stop: CancellationToken) {
+    /// Tells until it is to stop. What is not answered by then is given back: it is told again.
+    pub async fn run(self) {
         let mut desk = Desk::default();
         let mut next = Instant::now();
         loop {
             let done = tokio::select! {
-                () = stop.cancelled() => break,
+                () = self.stop.cancelled() => break,
                 Some(done) = desk.sending.join_next_with_id() => Some(done),
                 () = tokio::time::sleep_until(next) => None,
             };
@@ -102,7 +110,12 @@ impl Courier {
                 }
             }
         }
-        desk.sending.shutdown().await;
+        // What was answered is noted still.
+        let noted = async { while desk.sending.join_next().await.is_some() {} };
+        if timeout(NOTED_WITHIN, noted).await.is_err() {
+            tracing::warn!("attempts are not noted yet: they are told again");
+            desk.sending.shutdown().await;
+        }
         if let Err(error) = deliveries::release(self.realm.pool(), self.node).await {
             tracing::warn!(%error, "giving deliveries back: they wait for the end of their lease");
         }
@@ -189,7 +202,11 @@ impl Courier {
             Some(body) => {
                 let id = letter_id(one.key.webhook, one.key.position, &one.key.rule);
                 let letter = Letter { url, id: &id, body, secrets };
-                Some(self.sender.post(letter, ATTEMPT_MAX).await)
+                tokio::select! {
+                    biased;
+                    answered = self.sender.post(letter, ATTEMPT_MAX) => Some(answered),
+                    () = self.stop.cancelled() => return Reached::Unclear,
+                }
             }
             None => None,
         };

@@ -23,6 +23,13 @@ async fn a_webhook_is_told_once_of_a_status_that_lasts() {
     ben.beat_idle(&other, 0).await.expect(200);
     world.advance_s(15).await;
     eventually("it is told", async || receiver.taken().len() == 1).await;
+    // It is told again, under the same name, if whoever told it ends before its answer is noted.
+    let noted = format!("{path}/deliveries?state=delivered");
+    eventually("and that is noted", async || {
+        let listed = world.admin().get(&noted).await.expect(200);
+        listed["items"].as_array().unwrap().len() == 1
+    })
+    .await;
     world.stop_node(1).await;
     ana.beat_idle(&session, 500_000).await.expect(200);
     world.advance_s(30).await;
