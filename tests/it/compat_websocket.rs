@@ -116,6 +116,22 @@ async fn those_in_a_consultation_hear_each_other_for_as_long_as_they_are_there()
 }
 
 #[tokio::test]
+async fn who_is_greeted_in_a_consultation_is_in_it() {
+    let world = World::start().await;
+    let ana = world.user("ana");
+    let mut holder = world.pool.begin().await.unwrap();
+    sqlx::query("lock table group_visit in share mode").execute(&mut *holder).await.unwrap();
+    let path = format!("/ws/consultation/7/?token={}", token(&ana));
+    let mut socket = Socket::knock_at(&ana, &path, &[]).await.unwrap();
+    assert_eq!(socket.next_within(NOTHING).await, None, "she is not in it yet");
+    holder.rollback().await.unwrap();
+    socket.expect("hello").await;
+    let group = ana.get("/v1/groups/consultation:7/status").await.expect(200);
+    assert_eq!(group["total"], 1);
+    world.finish().await;
+}
+
+#[tokio::test]
 async fn an_invisible_visitor_is_in_a_consultation_for_the_entitled_alone() {
     let options = Options { nodes: 2, ..Options::default() };
     let world = World::with(options).await;

@@ -158,6 +158,15 @@ async fn follow_by(world: &World, connection: &mut PgConnection, target: Target,
     while step == Step::More {
         step = page::step(connection, target, pages).await.unwrap();
         // Sessions are written ahead: as they end, not as the page knows them.
+        if pages.ahead && target.view.name == "session_span" {
+            let late = format!(
+                "select count(*) from session_span_{} s join ended_session using (session_id)
+                  where s.ended_at is null",
+                target.version
+            );
+            let late: i64 = sqlx::query_scalar(&late).fetch_one(&world.pool).await.unwrap();
+            assert_eq!(late, 0, "the log's head knows when they ended");
+        }
         if step == Step::Idle || !pages.ahead || target.view.name != "session_span" {
             assert!(check_so_far(world, target).await);
         }
